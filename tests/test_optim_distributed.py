@@ -1,0 +1,49 @@
+"""DistributedDataParallel on two gloo processes equals one process on the whole batch."""
+
+import socket
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from nested_lookahead import NestedLookahead
+
+STEPS = 14
+
+
+def make():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+    inner = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    return model, NestedLookahead(inner, 3, 2, 0.5, 0.4, "pullback")
+
+
+def train(model, optimizer, share):
+    for step in range(STEPS):
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step), dtype=torch.float64)[share]
+        optimizer.zero_grad()
+        (model(x) - x.sum(1, keepdim=True)).square().mean().backward()
+        optimizer.step()
+
+
+def worker(rank, port, file):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    model, optimizer = make()
+    parallel = nn.parallel.DistributedDataParallel(model)
+    train(parallel, optimizer, slice(rank, None, 2))
+    torch.save(model.state_dict(), f"{file}.{rank}")
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(worker, args=(port, tmp_path / "weights"), nprocs=2)
+    model, optimizer = make()
+    train(model, optimizer, slice(None))
+    ranks = [torch.load(tmp_path / f"weights.{rank}", weights_only=True) for rank in range(2)]
+    torch.testing.assert_close(ranks[0], ranks[1], rtol=0, atol=0)
+    torch.testing.assert_close(ranks[0], model.state_dict(), rtol=1e-12, atol=1e-12)
