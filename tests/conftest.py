@@ -1,7 +1,33 @@
 import sys
 from pathlib import Path
 
-import torch
+import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # tests/twin.py
-torch.set_num_threads(1)
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]  # tests/twin.py, and train.py, analyze.py
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Type a command of the README in this process, in an empty folder: ``command("train.py", "seed=1")``."""
+    import analyze
+    import train
+    from nested_lookahead.errors import run_command
+
+    monkeypatch.chdir(tmp_path)
+    mains = {"train.py": train.main, "analyze.py": analyze.main}
+
+    def run(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        status = run_command(mains[script])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run

@@ -1,5 +1,17 @@
 """Lookahead, Nested Lookahead and Multilayer Lookahead for PyTorch."""
 
-from nested_lookahead.optim import Lookahead, MultilayerLookahead, NestedLookahead
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nested_lookahead.optim import Lookahead, MultilayerLookahead, NestedLookahead
 
 __all__ = ["Lookahead", "MultilayerLookahead", "NestedLookahead"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch when an optimizer is asked for, not for the analysis or a help text."""
+    if name in __all__:
+        from nested_lookahead import optim
+
+        return getattr(optim, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,269 @@
+"""The configuration: its schema (types; the values are in ``conf/``), its validation, and a run's identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from nested_lookahead.errors import UserError, unknown_key
+from nested_lookahead.records import BOOKKEEPING
+
+
+@dataclass
+class InnerConf:
+    name: str = MISSING
+    _target_: str = MISSING
+    lr: float = MISSING
+    weight_decay: float = MISSING
+
+
+@dataclass
+class SGDConf(InnerConf):
+    momentum: float = MISSING
+    nesterov: bool = MISSING
+
+
+@dataclass
+class AdamConf(InnerConf):
+    betas: tuple[float, float] = MISSING
+    eps: float = MISSING
+
+
+@dataclass
+class RMSpropConf(InnerConf):
+    alpha: float = MISSING
+    eps: float = MISSING
+    momentum: float = MISSING
+
+
+@dataclass
+class WrapperConf:
+    """``pullback`` is a scope's name or a list of modes, innermost first."""
+
+    name: str = MISSING
+    _target_: str = MISSING
+    inner: InnerConf = MISSING
+    pullback: Any = MISSING
+
+
+@dataclass
+class LookaheadConf(WrapperConf):
+    k: int = MISSING
+    alpha: float = MISSING
+
+
+@dataclass
+class NestedLookaheadConf(LookaheadConf):
+    s: int = MISSING
+    h: float = MISSING
+
+
+@dataclass
+class MultilayerLookaheadConf(WrapperConf):
+    layers: list[Any] = MISSING  # [[k, alpha], …]; OmegaConf has no type for such a pair
+
+
+@dataclass
+class DatasetConf:
+    name: str = MISSING
+    _target_: str = MISSING
+
+
+@dataclass
+class ModelConf:
+    name: str = MISSING
+    _target_: str = MISSING
+
+
+@dataclass
+class MLPConf(ModelConf):
+    hidden: list[int] = MISSING
+
+
+@dataclass
+class CNNConf(ModelConf):
+    width: int = MISSING
+
+
+@dataclass
+class SchedulerConf:
+    name: str = MISSING
+    _target_: str = MISSING
+
+
+@dataclass
+class CosineConf(SchedulerConf):
+    final: float = MISSING
+
+
+@dataclass
+class EvaluationConf:
+    every: int = MISSING
+    batch_size: int = MISSING
+    train_samples: int = MISSING
+    bn_batches: int = MISSING
+    weights: str = MISSING
+
+
+@dataclass
+class Config:
+    optimizer: Any = MISSING
+    pullback: str = MISSING
+    dataset: DatasetConf = MISSING
+    model: ModelConf = MISSING
+    scheduler: SchedulerConf = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    seed: int = MISSING
+    evaluation: EvaluationConf = MISSING
+    precision: str = MISSING
+    channels_last: bool | None = None
+    device: str = MISSING
+    threads: int | None = None
+    study: str = MISSING
+    output_dir: str = MISSING
+    progress: bool = MISSING
+
+
+SCHEMAS: dict[str, dict[str, type]] = {
+    "": {"config": Config},
+    "optimizer": {
+        "lookahead": LookaheadConf,
+        "nested_lookahead": NestedLookaheadConf,
+        "multilayer_lookahead": MultilayerLookaheadConf,
+    },
+    "optimizer/inner": {"sgd": SGDConf, "adam": AdamConf, "rmsprop": RMSpropConf},
+    "dataset": {"dataset": DatasetConf},
+    "model": {"model": ModelConf, "mlp": MLPConf, "cnn": CNNConf},
+    "scheduler": {"scheduler": SchedulerConf, "cosine": CosineConf},
+}
+
+
+def register() -> None:
+    """Make the schema and the resolvers known; must come before Hydra composes."""
+    store = ConfigStore.instance()
+    for group, nodes in SCHEMAS.items():
+        for name, node in nodes.items():
+            store.store(group="/".join(filter(None, ("hydra/schema", group))), name=name, node=node)
+    # The name of the directory in which Hydra runs a job, relative to the study's.
+    OmegaConf.register_new_resolver("run_name", lambda *, _root_: run_name(resolve(_root_)), replace=True)
+
+
+def resolve(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as plain values, checked.
+
+    Raises:
+        UserError: a key that the schema does not have (``+key=value`` gets past Hydra), or a value out of range.
+    """
+    _reject_unknown_keys(cfg)
+    own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    config = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    assert isinstance(config, dict)
+    plain = {str(key): value for key, value in config.items()}
+    _check(plain)
+    return plain
+
+
+def _reject_unknown_keys(node: DictConfig, path: str = "") -> None:
+    known = getattr(OmegaConf.get_type(node), "__dataclass_fields__", None)
+    for key in known or ():
+        if key not in node:
+            raise UserError(f"{path}.{key}: missing".lstrip("."))
+    for key in node:
+        full_key = f"{path}.{key!s}" if path else str(key)
+        if full_key == "hydra":
+            continue
+        if known is not None and key not in known:
+            raise UserError(unknown_key(full_key, list(known)))
+        if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
+            _reject_unknown_keys(node[key], full_key)
+
+
+def _check(config: dict[str, Any]) -> None:
+    """Ranges that no constructor further down would check with the key's name."""
+    evaluation = config["evaluation"]
+    for key, value, least in (
+        ("epochs", config["epochs"], 1),
+        ("batch_size", config["batch_size"], 1),
+        ("seed", config["seed"], 0),
+        ("threads", config["threads"], 1),
+        ("evaluation.every", evaluation["every"], 1),
+        ("evaluation.batch_size", evaluation["batch_size"], 1),
+        ("evaluation.train_samples", evaluation["train_samples"], 1),
+        ("evaluation.bn_batches", evaluation["bn_batches"], 1),
+    ):
+        if value is not None and value < least:
+            raise UserError(f"{key}={value}: must be an integer >= {least}")
+    for key, choice, choices in (
+        ("precision", str(config["precision"]), ("auto", "fp32", "bf16")),
+        ("evaluation.weights", str(evaluation["weights"]), ("fast", "slow")),
+    ):
+        if choice not in choices:
+            raise UserError(f"{key}={choice}: must be one of {', '.join(choices)}")
+    if "inner" not in config["optimizer"] and config["pullback"] != "none":
+        raise UserError(
+            f"pullback={config['pullback']}: optimizer={config['optimizer']['name']} has no slow weights to pull back "
+            "to; use pullback=none, or optimizer=lookahead, nested_lookahead or multilayer_lookahead"
+        )
+
+
+def identity(config: dict[str, Any]) -> str:
+    """Eight hex digits that stand for what a run computes, whatever its seed.
+
+    It hashes the resolved configuration less bookkeeping, less the seed, and less ``pullback``, which only feeds
+    ``optimizer.pullback``.
+    """
+    kept = {key: value for key, value in config.items() if key not in (*BOOKKEEPING, "seed", "pullback")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def label(config: dict[str, Any]) -> str:
+    """A readable name for the optimizer's settings, such as ``nested_lookahead-adam-k5-a0.5-s5-h0.5-reset``."""
+    optimizer = config["optimizer"]
+    if "inner" not in optimizer:
+        return str(optimizer["name"])
+    parts = [optimizer["name"], optimizer["inner"]["name"]]
+    for key, short in (("k", "k"), ("alpha", "a"), ("s", "s"), ("h", "h")):
+        if key in optimizer:
+            parts.append(f"{short}{optimizer[key]:g}")
+    parts += [re.sub(r"[^\w.]+", "x", str(layer)).strip("x") for layer in optimizer.get("layers", [])]
+    pullback = optimizer["pullback"]
+    parts.append("+".join(map(str, pullback)) if isinstance(pullback, list) else str(pullback))
+    return "-".join(parts)
+
+
+def run_name(config: dict[str, Any]) -> str:
+    """Directory of a run below its study: ``<label>-<identity>/seed=<n>``."""
+    return f"{label(config)}-{identity(config)}/seed={config['seed']}"
+
+
+def build(group: str, settings: dict[str, Any], *args: Any) -> Any:
+    """Call a group's ``_target_`` with its settings.
+
+    Raises:
+        UserError: the target does not take a setting; the message names the group.
+    """
+    kwargs = {key: value for key, value in settings.items() if key != "name"}
+    try:
+        return instantiate(kwargs, *args, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, (ValueError, TypeError, ImportError)):
+            raise UserError(f"{group}={settings['name']}: {error.__cause__}") from error
+        raise
+
+
+def build_optimizer(settings: dict[str, Any], params: Iterable[Any]) -> Any:
+    """An optimizer, around its inner one where the settings have an ``inner``."""
+    if "inner" not in settings:
+        return build("optimizer", settings, params)
+    inner = build("optimizer/inner", settings["inner"], params)
+    return build("optimizer", {key: value for key, value in settings.items() if key != "inner"}, inner)

@@ -1,0 +1,223 @@
+"""The run directory: the one module that knows its files, for writing and for reading. See docs/run_directory.md."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONFIG, METRICS, CHECKPOINT = "config.yaml", "metrics.csv", "checkpoint.pt"
+SUMMARY, STATUS, LOG = "summary.json", "status.json", "train.log"
+
+BOOKKEEPING = ("study", "output_dir", "device", "threads", "progress")
+"""Keys of a configuration that change where and how a run takes place, but not what it computes."""
+
+COLUMNS = ("step", "epoch", "split", "weights", "loss", "accuracy", "lr", "seconds")
+
+COMPLETED, DIVERGED = "completed", "diverged"
+RUNNING, FAILED, INTERRUPTED = "running", "failed", "interrupted"
+
+
+class Run:
+    """Writes one run's directory.
+
+    A ``with`` block is the run: it is ``running`` from `start` on, and whatever ends the block before `finish` is
+    written down as ``failed`` or ``interrupted``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._metrics: IO[str] | None = None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def start(self, config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
+        """Begin anew: what an earlier try left is removed, its summary first."""
+        for name in (SUMMARY, CHECKPOINT, METRICS):
+            (self.path / name).unlink(missing_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with _replacing(self.path / CONFIG) as file:
+            yaml.safe_dump({"config": dict(config), "choices": dict(choices)}, file, sort_keys=False)
+        # Line-buffered: a killed run loses no whole line.
+        self._metrics = open(self.path / METRICS, "w", buffering=1, newline="")  # noqa: SIM115
+        csv.writer(self._metrics).writerow(COLUMNS)
+        self._write_status(RUNNING)
+
+    def append(self, rows: list[dict[str, Any]]) -> None:
+        assert self._metrics is not None
+        csv.writer(self._metrics).writerows([row[column] for column in COLUMNS] for row in rows)
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        import torch  # the analysis reads run directories without it
+
+        with _replacing(self.path / CHECKPOINT, binary=True) as file:
+            torch.save(state, file)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary: last, and whole or not at all, so that its presence means the run is over."""
+        if self._metrics is not None:
+            self._metrics.close()
+        with _replacing(self.path / SUMMARY) as file:
+            json.dump(summary, file, indent=2, allow_nan=False)
+            file.write("\n")
+        self._write_status(str(summary["status"]))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._metrics is None:
+            self._discard()
+            return
+        self._metrics.close()
+        if isinstance(error, KeyboardInterrupt):
+            self._write_status(INTERRUPTED)
+        elif error is not None:
+            self._write_status(FAILED, f"{type(error).__name__}: {error}")
+
+    def _write_status(self, status: str, error: str | None = None) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        content = {"status": status, "error": error, "host": socket.gethostname(), "pid": os.getpid(), "time": now}
+        with _replacing(self.path / STATUS) as file:
+            json.dump(content, file, indent=2)
+            file.write("\n")
+
+    def _discard(self) -> None:
+        """Leave nothing of a run that was refused before it began; keep what an earlier run left."""
+        if self.path.is_dir() and {entry.name for entry in self.path.iterdir()} <= {LOG}:
+            shutil.rmtree(self.path)
+            if not any(self.path.parent.iterdir()):
+                self.path.parent.rmdir()
+
+
+@contextmanager
+def _replacing(path: Path, binary: bool = False) -> Iterator[Any]:
+    """Write a file under another name and put it in place when it is whole and on the disk."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb" if binary else "w") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+Scores = dict[str, dict[str, dict[str, dict[str, Any]]]]
+
+
+def scores(metrics: list[dict[str, Any]]) -> Scores:
+    """``{"final": …, "best": …}``, each {weights: {split: {"step", "epoch", "loss", "accuracy"}}}.
+
+    The best evaluation is chosen on the validation split, for each kind of weights, the first of equals; there is
+    none without that split. A value that is not finite is None, as JSON has no name for it.
+    """
+    result: Scores = {"final": {}, "best": {}}
+    for weights in dict.fromkeys(row["weights"] for row in metrics):
+        rows = [row for row in metrics if row["weights"] == weights]
+        steps = {"final": rows[-1]["step"]}
+        validated = [row for row in rows if row["split"] == "validation"]
+        if validated:
+            steps["best"] = max(validated, key=lambda row: (row["accuracy"], -row["step"]))["step"]
+        for name, step in steps.items():
+            result[name][weights] = {
+                row["split"]: {key: _finite(row[key]) for key in ("step", "epoch", "loss", "accuracy")}
+                for row in rows
+                if row["step"] == step
+            }
+    return result
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def objective(result: Scores, weights: str) -> float:
+    """Final validation accuracy (test accuracy where nothing is held out), of the fast weights if there are no slow."""
+    final = result["final"].get(weights) or result["final"]["fast"]
+    return float(final.get("validation", final["test"])["accuracy"])
+
+
+def environment() -> dict[str, Any]:
+    """Versions of what can change a result, and the commit of the code."""
+    packages = ("nested-lookahead", "torch", "torchvision", "numpy", "hydra-core")
+    versions = {"python": sys.version.split()[0]}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    if "torch" in sys.modules:
+        versions["torch"] = sys.modules["torch"].__version__  # with the build: +cpu, +cu130
+    return {"versions": versions, "git": _git_state()}
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the checkout this module lies in, and whether tracked files differ from it; None outside git."""
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def find_runs(root: Path) -> list[Path]:
+    """Directories at or below ``root`` that hold a run, finished or not."""
+    return sorted(path.parent for path in root.rglob(CONFIG))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The resolved configuration.
+
+    Raises:
+        ValueError, KeyError or TypeError: the file is not one of ours.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        content = yaml.load((path / CONFIG).read_bytes(), Loader=loader)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    return dict(content["config"])
+
+
+def read_summary(path: Path) -> dict[str, Any] | None:
+    """None if the run is not over."""
+    try:
+        return dict(json.loads((path / SUMMARY).read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((path / STATUS).read_text()))
+    except FileNotFoundError:
+        return {"status": "unknown", "error": None}
+
+
+def read_metrics(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_csv(path / METRICS)
