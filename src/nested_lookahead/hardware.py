@@ -1,0 +1,103 @@
+"""Where a run computes: device, precision, memory layout, CPU threads."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nested_lookahead.errors import UserError
+
+
+@dataclass(frozen=True)
+class Hardware:
+    device: torch.device
+    precision: str
+    """``fp32`` or ``bf16``"""
+    channels_last: bool
+
+    @classmethod
+    def choose(cls, device: str, precision: str, channels_last: bool | None, threads: int | None) -> Hardware:
+        """Settle what is left open (``auto``, None) on this machine, and set the number of CPU threads.
+
+        Raises:
+            UserError: the device does not exist here.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        chosen = _find_device(device)
+        on_cuda = chosen.type == "cuda"
+        return cls(
+            device=chosen,
+            precision=("bf16" if on_cuda and torch.cuda.is_bf16_supported() else "fp32")
+            if precision == "auto"
+            else precision,
+            channels_last=on_cuda if channels_last is None else channels_last,
+        )
+
+    def autocast(self) -> AbstractContextManager[object]:
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def synchronize(self) -> None:
+        """Wait for the device, so that a clock read next counts all work."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+    def reset_peak_memory(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak_memory(self) -> int | None:
+        """Bytes: on CUDA of tensors since `reset_peak_memory`, elsewhere of the whole process since its start."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        try:
+            import resource
+        except ImportError:  # Windows
+            return None
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else 1024 * peak
+
+    def device_name(self) -> str:
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        if self.device.type == "mps":
+            return f"Apple GPU ({platform.processor()})"
+        return _cpu_name()
+
+    def __str__(self) -> str:
+        where = f"cpu, {torch.get_num_threads()} thread(s)" if self.device.type == "cpu" else str(self.device)
+        return f"{where}, {self.precision}"
+
+
+def _find_device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device={name}: must be auto, cpu, cuda, cuda:N or mps") from None
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise UserError(f"device={name}: there is none on this machine; use device=auto or device=cpu") from None
+    return device
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,281 @@
+"""Train and evaluate. Knows no file: `fit` yields what there is to record."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from nested_lookahead.data import Batches, Dataset, Split
+from nested_lookahead.hardware import Hardware
+
+Row = dict[str, Any]
+"""One line of the metrics: step, epoch, split, weights, loss, accuracy, lr, seconds."""
+
+
+class Diverged(Exception):
+    """The loss is no longer finite."""
+
+    def __init__(self, step: int, cause: str) -> None:
+        super().__init__(f"{cause} at step {step}")
+        self.step, self.cause = step, cause
+
+
+def seed_of(seed: int, stream: str) -> int:
+    """A seed for one stream of random numbers: streams of one run are independent, and the same for every method."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:8], "big") >> 1
+
+
+def schedule_lr(optimizer: Optimizer, schedule: Callable[[float], float], total_steps: int) -> LambdaLR:
+    return LambdaLR(optimizer, lambda step: schedule(step / total_steps))
+
+
+class Trainer:
+    """A run's whole state: what trains, how far it is, and the means to save and restore both."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        schedule: Callable[[float], float],
+        data: Dataset,
+        batches: Batches,
+        epochs: int,
+        hardware: Hardware,
+    ) -> None:
+        self.model, self.optimizer, self.data, self.batches = model, optimizer, data, batches
+        self.epochs, self.hardware = epochs, hardware
+        self.total_steps = epochs * len(batches)
+        self.scheduler = schedule_lr(optimizer, schedule, self.total_steps)
+        self.step = 0
+        self.evaluated = 0
+        """Step of the last evaluation."""
+        self.seconds = 0.0
+        """Time spent on training steps alone."""
+        self.lr = float(optimizer.param_groups[0]["lr"])
+        """Learning rate of the last step, of the first param group."""
+        self.losses = torch.full((len(batches),), math.nan, device=hardware.device)
+        """Training loss of each step of the present epoch, kept on the device: reading it would wait for the step."""
+        self.check_every = 1 if hardware.device.type == "cpu" else 100
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished."""
+        return self.step // len(self.batches)
+
+    def train_epoch(self, on_step: Callable[[Trainer], None] = lambda trainer: None) -> None:
+        """Finish the present epoch.
+
+        Raises:
+            Diverged: at the first step with a loss that is not finite (noticed there on a CPU, up to 100 steps
+                later on other devices, where asking means waiting).
+        """
+        self.model.train()
+        start, before = time.perf_counter(), self.seconds
+        for images, labels in self.batches:
+            self.losses[self.step % len(self.batches)] = self.train_step(images, labels)
+            self.step += 1
+            if self.step % self.check_every == 0:
+                self._check_losses()
+                self.seconds = before + time.perf_counter() - start
+            on_step(self)
+        self.hardware.synchronize()
+        self.seconds = before + time.perf_counter() - start
+        self._check_losses()
+
+    def train_step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One step on uint8 images; returns the mean loss over the batch, before the step."""
+        inputs = self.data.normalize(images, self.hardware.channels_last)
+        with self.hardware.autocast():
+            logits = self.model(inputs)
+        loss = cross_entropy(logits.float(), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.lr = float(self.optimizer.param_groups[0]["lr"])
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        return loss.detach()
+
+    def _check_losses(self) -> None:
+        """Look at the losses since the last check."""
+        done = (self.step - 1) % len(self.batches) + 1
+        first = max(0, done - self.check_every)
+        bad = torch.nonzero(~torch.isfinite(self.losses[first:done])).flatten().tolist()
+        if bad:
+            raise Diverged(self.step - done + first + bad[0] + 1, "training loss is not finite")
+
+    def usage(self) -> dict[str, Any]:
+        """What the run took so far."""
+        images = self.epoch * len(self.data.train) + self.step % len(self.batches) * self.batches.batch_size
+        return {
+            "steps": self.step,
+            "planned_steps": self.total_steps,
+            "epochs": self.epoch,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "seconds": self.seconds,
+            "images_per_second": images / self.seconds if self.seconds else None,
+            "hardware": {
+                "device": self.hardware.device.type,
+                "name": self.hardware.device_name(),
+                "precision": self.hardware.precision,
+                "threads": torch.get_num_threads(),
+                "peak_memory_bytes": self.hardware.peak_memory(),
+            },
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a later process needs to go on as if there had been no break; plain types and tensors."""
+        on_cuda = self.hardware.device.type == "cuda"
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "batches": self.batches.state_dict(),
+            "losses": self.losses,
+            "random": {
+                "cpu": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state(self.hardware.device) if on_cuda else None,
+            },
+            "progress": {"step": self.step, "evaluated": self.evaluated, "seconds": self.seconds, "lr": self.lr},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.model.load_state_dict(state_dict["model"])
+        self.optimizer.load_state_dict(state_dict["optimizer"])
+        self.scheduler.load_state_dict(state_dict["scheduler"])
+        self.batches.load_state_dict(state_dict["batches"])
+        self.losses.copy_(state_dict["losses"])
+        torch.set_rng_state(state_dict["random"]["cpu"])
+        if state_dict["random"]["cuda"] is not None and self.hardware.device.type == "cuda":
+            torch.cuda.set_rng_state(state_dict["random"]["cuda"], self.hardware.device)
+        for name, value in state_dict["progress"].items():
+            setattr(self, name, value)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a run is measured: on clean data, the same for every method of a study."""
+
+    every: int
+    """Epochs between evaluations; the last epoch is always evaluated."""
+    batch_size: int
+    train_samples: int
+    """Size of the fixed part of the training data that the train metrics come from."""
+    bn_batches: int
+    """Number of training batches from which batch-norm statistics are estimated for the slow weights."""
+    weights: str
+    """``fast`` or ``slow``: whose validation accuracy is a run's one number."""
+
+
+def fit(
+    trainer: Trainer, evaluation: Evaluation, on_step: Callable[[Trainer], None] = lambda trainer: None
+) -> Iterator[list[Row]]:
+    """Train to the last epoch; yield the rows of each evaluation.
+
+    Raises:
+        Diverged: a training loss, or an evaluated loss of the fast weights, is not finite.
+    """
+    while trainer.evaluated < trainer.total_steps:
+        if trainer.step < trainer.total_steps:
+            trainer.train_epoch(on_step)
+        if trainer.epoch % evaluation.every == 0 or trainer.epoch == trainer.epochs:
+            rows = evaluate(trainer, evaluation)
+            trainer.evaluated = trainer.step
+            yield rows
+            for row in rows:
+                if row["weights"] == "fast" and not math.isfinite(row["loss"]):
+                    raise Diverged(trainer.step, f"{row['split']} loss is not finite")
+
+
+def evaluate(trainer: Trainer, evaluation: Evaluation) -> list[Row]:
+    """One row per split and kind of weights: the fast ones and, of a Lookahead, the outermost slow ones."""
+    data, size = trainer.data, evaluation.train_samples
+    splits = {
+        "train": Split(data.train.images[:size], data.train.labels[:size]),
+        "validation": data.validation,
+        "test": data.test,
+    }
+    rows = []
+    for weights in ("fast", "slow") if hasattr(trainer.optimizer, "slow_weights") else ("fast",):
+        with slow_weights(trainer, evaluation) if weights == "slow" else nullcontext():
+            for name, split in splits.items():
+                if not len(split):
+                    continue
+                loss, accuracy = measure(trainer, split, evaluation.batch_size)
+                rows.append(
+                    {
+                        "step": trainer.step,
+                        "epoch": trainer.epoch,
+                        "split": name,
+                        "weights": weights,
+                        "loss": loss,
+                        "accuracy": accuracy,
+                        "lr": trainer.lr,
+                        "seconds": trainer.seconds,
+                    }
+                )
+    return rows
+
+
+@torch.no_grad()
+def measure(trainer: Trainer, split: Split, batch_size: int) -> tuple[float, float]:
+    """Mean cross-entropy (nats) and share of correct answers over a split."""
+    trainer.model.eval()
+    loss = torch.zeros((), dtype=torch.float32, device=split.labels.device)
+    correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
+    for start in range(0, len(split), batch_size):
+        images, labels = split.images[start : start + batch_size], split.labels[start : start + batch_size]
+        with trainer.hardware.autocast():
+            logits = trainer.model(trainer.data.normalize(images, trainer.hardware.channels_last))
+        loss += cross_entropy(logits.float(), labels, reduction="sum")
+        correct += (logits.argmax(1) == labels).sum()
+    return loss.item() / len(split), correct.item() / len(split)
+
+
+@contextmanager
+def slow_weights(trainer: Trainer, evaluation: Evaluation) -> Iterator[None]:
+    """The outermost slow weights in the model, with batch-norm statistics of their own, for a ``with`` block.
+
+    The running statistics belong to the fast weights. As for weight averages (Izmailov et al. 2018, Section 3.2),
+    those of the slow weights are averaged over a fixed set of training batches, and the others restored afterwards.
+    """
+    model = trainer.model
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    saved = [({name: buffer.clone() for name, buffer in norm.named_buffers()}, norm.momentum) for norm in norms]
+    with trainer.optimizer.slow_weights():  # type: ignore[attr-defined]
+        try:
+            _estimate_batch_norm(trainer, norms, evaluation.bn_batches)
+            yield
+        finally:
+            with torch.no_grad():
+                for norm, (buffers, momentum) in zip(norms, saved, strict=True):
+                    norm.momentum = momentum
+                    for name, buffer in norm.named_buffers():
+                        buffer.copy_(buffers[name])
+
+
+@torch.no_grad()
+def _estimate_batch_norm(trainer: Trainer, norms: list[_BatchNorm], batches: int) -> None:
+    if not norms:
+        return
+    trainer.model.eval()  # no dropout: it would draw from the training's random numbers
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over the batches
+        norm.train()
+    size, train = trainer.batches.batch_size, trainer.data.train
+    for start in range(0, min(batches * size, len(train) - 1), size):  # a batch of one has no variance
+        with trainer.hardware.autocast():
+            images = train.images[start : start + size]
+            trainer.model(trainer.data.normalize(images, trainer.hardware.channels_last))

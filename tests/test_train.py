@@ -1,0 +1,315 @@
+"""train.py as a user types it, in an empty folder."""
+
+import contextlib
+import csv
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+
+from nested_lookahead import records, training
+
+QUICK = ("model=mlp", "epochs=2", "evaluation.train_samples=100")
+
+
+def runs_below(path):
+    return sorted(p.parent for p in Path(path).rglob("metrics.csv"))
+
+
+def metrics_less_seconds(run):
+    with open(run / "metrics.csv") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_the_first_command(command):
+    status, out, err = command("train.py", "optimizer=nested_lookahead", "pullback=reset")
+    assert (status, err) == (0, "")
+    (run,) = runs_below("outputs")
+    assert run.parent.parent == Path("outputs/digits")
+    assert run.parent.name.startswith("nested_lookahead-sgd-k5-a0.5-s5-h0.5-reset-")
+    assert run.name == "seed=0"
+    files = {p.name for p in run.iterdir()}
+    assert files == {"config.yaml", "metrics.csv", "checkpoint.pt", "summary.json", "status.json", "train.log"}
+
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert summary["steps"] == summary["planned_steps"] == 20 * 20
+    for weights in ("fast", "slow"):
+        assert summary["final"][weights]["test"]["accuracy"] >= 0.97
+        assert summary["best"][weights]["validation"]["accuracy"] >= summary["final"][weights]["validation"]["accuracy"]
+    assert summary["hardware"]["name"]
+    assert summary["versions"]["torch"] == torch.__version__
+
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["config"]["optimizer"]["pullback"] == "reset"
+    assert config["choices"]["optimizer"] == "nested_lookahead"
+    rows = metrics_less_seconds(run)
+    assert len(rows) == 20 * 3 * 2
+    assert {(r["split"], r["weights"]) for r in rows} == {
+        (s, w) for s in ("train", "validation", "test") for w in ("fast", "slow")
+    }
+    assert "python analyze.py outputs/digits" in out
+    assert "slow weights" in out
+    assert out.count("\nepoch ") == 20
+    assert "epoch 20/20" in (run / "train.log").read_text()
+
+
+def test_the_same_command_twice_gives_the_same_metrics(command):
+    for folder in ("first", "second"):
+        assert command("train.py", "epochs=4", f"output_dir={folder}")[0] == 0
+    (first,), (second,) = runs_below("first"), runs_below("second")
+    assert metrics_less_seconds(first) == metrics_less_seconds(second)
+    assert first.relative_to("first") == second.relative_to("second")
+
+
+def test_a_sweep(command):
+    status, _, err = command("train.py", "-m", "optimizer.k=3,5,10", *QUICK)
+    assert (status, err) == (0, "")
+    names = [run.parent.name.rpartition("-")[0] for run in runs_below("outputs")]
+    assert names == [f"nested_lookahead-sgd-k{k}-a0.5-s5-h0.5-none" for k in (10, 3, 5)]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["optimizer=sgd"],
+        ["optimizer=adam"],
+        ["optimizer=adamw"],
+        ["optimizer=lookahead", "optimizer/inner=adam", "pullback=reset"],
+        ["optimizer=multilayer_lookahead", "optimizer/inner=adamw", "pullback=pullback"],
+        ["optimizer=multilayer_lookahead", "optimizer.layers=[[2,0.5],[3,0.9]]"],
+        ["optimizer/inner=rmsprop", "optimizer.inner.momentum=0.5", "pullback=pullback_inner"],
+        ["optimizer/inner=adam", "pullback=reset_outer"],
+        ["optimizer.pullback=[pullback,none]"],
+        ["optimizer.s=0", "scheduler=constant", "optimizer.inner.nesterov=true"],
+        ["model=cnn", "model.width=4"],
+        ["model=resnet18", "batch_size=256", "epochs=1"],
+        ["model=resnet18_cifar", "batch_size=512", "epochs=1"],
+        ["precision=bf16", "channels_last=true", "model=cnn", "model.width=4"],
+        ["device=cpu", "threads=1", "evaluation.every=2", "evaluation.weights=slow"],
+    ],
+    ids=" ".join,
+)
+def test_choices_train(command, overrides):
+    status, out, err = command("train.py", *QUICK, *overrides)
+    assert (status, err) == (0, "")
+    assert "completed" in out
+
+
+MISTAKES = [
+    # what is typed, and what the one line must say: what, where, what is allowed
+    (["optimizer.k=0"], ["k must be an integer >= 1, got 0"]),
+    (["optimizer.kk=3"], ["optimizer.kk: no such key", "did you mean 'k'?", "alpha, h, inner, k"]),
+    (["+optimizer.kk=3"], ["optimizer.kk: no such key", "did you mean 'k'?", "alpha, h, inner, k"]),
+    (["optimizer=foo"], ["'optimizer/foo'", "adam, adamw, lookahead, multilayer_lookahead, nested_lookahead, sgd"]),
+    (["optimizer.alpha=1.5"], ["alpha must be in (0, 1], got 1.5"]),
+    (["optimizer.alpha=2"], ["alpha must be in (0, 1], got 2.0"]),
+    (
+        ["optimizer/inner=sgd", "optimizer.inner.momentum=0", "pullback=reset"],
+        ["SGD with momentum=0", "pullback='none'"],
+    ),
+    (["optimizer=sgd", "pullback=reset"], ["pullback=reset", "optimizer=sgd has no slow weights"]),
+    (["optimizer=lookahead", "pullback=reset_outer"], ["optimizer=lookahead", "there is one"]),
+    (["optimizer.k=abc"], ["optimizer.k: Value 'abc'", "Integer"]),
+    (["optimizer.inner=adam"], ["optimizer.inner", "optimizer/inner=adam"]),
+    (["+optimizer.inner.beta=3"], ["optimizer.inner.beta: no such key"]),
+    (["foo=3"], ["foo: no such key", "batch_size"]),
+    (["+foo=3"], ["foo: no such key", "batch_size"]),
+    (["~epochs"], ["epochs: missing"]),
+    (["epochs=0"], ["epochs=0: must be an integer >= 1"]),
+    (["seed=-1"], ["seed=-1: must be an integer >= 0"]),
+    (["precision=fp8"], ["precision=fp8: must be one of auto, fp32, bf16"]),
+    (["dataset=imagenot"], ["'dataset/imagenot'", "digits"]),
+    (["device=cuda:77"], ["device=cuda:77", "device=auto"]),
+    (["device=toaster"], ["device=toaster", "must be auto, cpu, cuda"]),
+    (["pullback=all"], ["'pullback/all'", "none, pullback, pullback_inner"]),
+    (["optimizer=multilayer_lookahead", "optimizer.layers=[5,0.5]"], ["(k, alpha) pair"]),
+]
+
+
+@pytest.mark.parametrize(("typed", "said"), MISTAKES, ids=lambda value: " ".join(value))
+def test_a_mistake_ends_in_one_line_before_anything_is_trained(command, typed, said):
+    status, out, err = command("train.py", *typed)
+    assert status == 1
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    for part in said:
+        assert part in err
+    assert not list(Path().rglob("seed=*"))
+
+
+def test_a_mistake_in_a_process_of_its_own(tmp_path):
+    """Nothing else is printed by the interpreter, and HYDRA_FULL_ERROR=1 brings the traceback back."""
+    script = [sys.executable, ROOT / "train.py", "optimizer.k=0"]
+    plain = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True)
+    assert (plain.returncode, plain.stdout) == (1, "")
+    assert plain.stderr == "error: optimizer=nested_lookahead: k must be an integer >= 1, got 0\n"
+    full = subprocess.run(
+        script, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "HYDRA_FULL_ERROR": "1"}
+    )
+    assert full.returncode == 1
+    assert "Traceback" in full.stderr
+
+
+def test_a_mistake_leaves_an_earlier_run_alone(command, monkeypatch):
+    assert command("train.py", *QUICK)[0] == 0
+    (run,) = runs_below("outputs")
+    before = (run / "metrics.csv").read_bytes()
+    assert command("train.py", *QUICK, "device=cuda:77")[0] == 1
+    assert (run / "metrics.csv").read_bytes() == before
+    assert records.read_summary(run)["status"] == "completed"
+
+
+def test_help_lists_groups_and_examples_without_torch(tmp_path):
+    script = f"import sys; sys.argv=['train.py', '--help']; sys.path.insert(0, {str(ROOT)!r})\nimport train\n"
+    script += "try:\n  train.main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    out = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    assert "optimizer: adam, adamw, lookahead, multilayer_lookahead, nested_lookahead, sgd" in out.stdout
+    assert "optimizer/inner: adam, adamw, rmsprop, sgd" in out.stdout
+    assert "schema" not in out.stdout
+    assert out.stdout.count("  python train.py ") >= 5
+
+
+def test_a_diverging_run_is_recorded_and_the_sweep_goes_on(command):
+    status, out, err = command("train.py", "-m", *QUICK, "optimizer=sgd", "optimizer.lr=1e30,0.1", "scheduler=constant")
+    assert (status, err) == (0, "")
+    summaries = [json.loads((run / "summary.json").read_text()) for run in runs_below("outputs")]
+    by_status = {summary["status"]: summary for summary in summaries}
+    assert set(by_status) == {"completed", "diverged"}
+    assert by_status["diverged"]["diverged"]["cause"] == "training loss is not finite"
+    assert 1 < by_status["diverged"]["diverged"]["step"] <= 4
+    assert "diverged: training loss is not finite at step" in out
+
+
+def test_a_failing_run_says_so_in_its_own_log(command, monkeypatch):
+    monkeypatch.setattr(training, "measure", lambda *_: 1 / 0)
+    status, _, err = command("train.py", *QUICK)
+    (run,) = runs_below("outputs")
+    assert status == 1
+    assert err.splitlines()[-1].startswith("error: ZeroDivisionError: division by zero (traceback in ")
+    assert "Traceback" in (run / "train.log").read_text()
+    assert records.read_status(run)["status"] == "failed"
+    assert records.read_status(run)["error"] == "ZeroDivisionError: division by zero"
+    assert records.read_summary(run) is None
+
+
+def test_an_interrupted_run_says_so(command, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "measure", interrupt)
+    assert command("train.py", *QUICK)[0] == 130
+    (run,) = runs_below("outputs")
+    assert records.read_status(run)["status"] == "interrupted"
+
+
+def test_a_bar_where_the_output_is_a_terminal(tmp_path):
+    """In a terminal of its own, 80 columns wide."""
+    leader, follower = pty.openpty()
+    arguments = [sys.executable, ROOT / "train.py", "epochs=15", "threads=1"]
+    process = subprocess.Popen(arguments, cwd=tmp_path, stdin=follower, stdout=follower, stderr=follower)
+    os.close(follower)
+    seen = b""
+    try:
+        while chunk := os.read(leader, 65536):
+            seen += chunk
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait() == 0
+    text = seen.decode()
+    assert "epoch 15/15" in text
+    assert "images/s" in text
+    assert "300" in text
+    assert "loss" in text
+
+
+# --- the same start for every method --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def build():
+    import hydra
+
+    import train
+    from nested_lookahead import config
+
+    def build(*overrides):
+        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            cfg = hydra.compose("config", overrides=["device=cpu", "threads=1", *overrides])
+        return train.build(config.resolve(cfg))
+
+    return build
+
+
+METHODS = ["optimizer=sgd", "optimizer=adam", "optimizer=lookahead", "optimizer=nested_lookahead"]
+
+
+@pytest.mark.parametrize("model", ["cnn", "mlp"])
+def test_a_seed_gives_every_method_the_same_start_and_order(build, model):
+    trainers = [build(f"model={model}", method, "seed=3") for method in METHODS]
+    other = build(f"model={model}", METHODS[0], "seed=4")
+
+    def weights(trainer):
+        return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+    def order(trainer):
+        return torch.cat([labels for _, labels in trainer.batches] + [labels for _, labels in trainer.batches])
+
+    starts, orders = [weights(t) for t in trainers], [order(t) for t in trainers]
+    for start, labels in zip(starts, orders, strict=True):
+        assert torch.equal(start, starts[0])
+        assert torch.equal(labels, orders[0])
+    assert not torch.equal(weights(other), starts[0])
+    assert not torch.equal(order(other), orders[0])
+
+
+def test_global_random_numbers_after_the_build_do_not_depend_on_the_model(build):
+    build("model=mlp")
+    after_mlp = torch.rand(3)
+    build("model=cnn")
+    assert torch.equal(torch.rand(3), after_mlp)
+
+
+@pytest.mark.parametrize("optimizer", ["optimizer=adam", "optimizer=nested_lookahead"])
+def test_a_checkpoint_in_the_middle_of_an_epoch_continues_bit_for_bit(build, optimizer, tmp_path):
+    overrides = [optimizer, "model.width=4", "epochs=3"]
+    overrides += ["pullback=pullback"] if "nested" in optimizer else []
+
+    class Stop(Exception):
+        pass
+
+    def stop_at(step):
+        def on_step(trainer):
+            if trainer.step == step:
+                raise Stop
+
+        return on_step
+
+    undisturbed = build(*overrides)
+    while undisturbed.epoch < 3:
+        undisturbed.train_epoch()
+
+    for step in (7, 20, 33):  # within the first epoch, at its end, within the second
+        first = build(*overrides)
+        with contextlib.suppress(Stop):
+            while True:
+                first.train_epoch(stop_at(step))
+        torch.save(first.state_dict(), tmp_path / "checkpoint.pt")
+        second = build(*overrides)
+        second.load_state_dict(torch.load(tmp_path / "checkpoint.pt", weights_only=True))
+        while second.epoch < 3:
+            second.train_epoch()
+        assert second.step == undisturbed.step
+        for ours, theirs in zip(
+            second.model.state_dict().values(), undisturbed.model.state_dict().values(), strict=True
+        ):
+            assert torch.equal(ours, theirs)

@@ -1,0 +1,247 @@
+"""Data, batches, schedules and evaluation."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from nested_lookahead import NestedLookahead, schedules
+from nested_lookahead.data import Batches, Dataset, Split, digits
+from nested_lookahead.hardware import Hardware
+from nested_lookahead.models import cnn, mlp, resnet18, resnet18_cifar
+from nested_lookahead.training import Diverged, Evaluation, Trainer, evaluate, fit, measure, seed_of, slow_weights
+
+CPU = Hardware(torch.device("cpu"), "fp32", channels_last=False)
+EVALUATION = Evaluation(every=1, batch_size=64, train_samples=100, bn_batches=3, weights="fast")
+
+
+def random_split(n, seed=0, shape=(1, 8, 8)):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (n, *shape), dtype=torch.uint8, generator=generator)
+    return Split(images, torch.randint(10, (n,), generator=generator))
+
+
+def make_trainer(train=130, lr=0.1, dropout=0.0, epochs=2, optimizer=None, schedule=schedules.constant):
+    torch.manual_seed(0)
+    data = Dataset.from_splits(random_split(train), random_split(30, 1), random_split(70, 2), 10)
+    model = nn.Sequential(cnn(data.shape, 10, width=4), nn.Dropout(dropout))
+    optimizer = optimizer or (lambda p: NestedLookahead(torch.optim.SGD(p, lr=lr, momentum=0.9), 2, 2))
+    batches = Batches(data.train, 32, torch.Generator().manual_seed(0))
+    return Trainer(model, optimizer(model.parameters()), schedule, data, batches, epochs, CPU)
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+def test_digits_are_whole_stratified_and_always_the_same():
+    from sklearn.datasets import load_digits
+
+    data = digits()
+    assert (len(data.train), len(data.validation), len(data.test)) == (1257, 180, 360)
+    assert data.shape == (1, 8, 8)
+    splits = (data.train, data.validation, data.test)
+    images = torch.cat([split.images for split in splits]).flatten(1)
+    labels = torch.cat([split.labels for split in splits])
+    pixels, targets = load_digits(return_X_y=True)
+    # All 1,797 scans once each, with their labels, recovered from 8-bit grey levels.
+    ours = sorted(
+        [*image, label]
+        for image, label in zip((images / 255 * 16).round().int().tolist(), labels.tolist(), strict=True)
+    )
+    theirs = sorted([*image, label] for image, label in zip(pixels.astype(int).tolist(), targets.tolist(), strict=True))
+    assert ours == theirs
+    for split in splits:
+        shares = torch.bincount(split.labels) / len(split) - torch.bincount(labels) / len(labels)
+        assert shares.abs().max() < 0.01
+    again = digits()
+    assert torch.equal(again.test.images, data.test.images)
+
+
+def test_normalized_training_images_have_zero_mean_and_unit_variance():
+    data = Dataset.from_splits(random_split(50, shape=(3, 5, 6)), random_split(5), random_split(5), 10)
+    x = data.normalize(data.train.images)
+    torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(x.std((0, 2, 3)), torch.ones(3))
+    assert data.normalize(data.train.images, channels_last=True).is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(data.normalize(data.train.images, channels_last=True), x)
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(10, [4, 4, 2]), (8, [4, 4]), (9, [4, 4]), (3, [3]), (1, [1])])
+def test_an_epoch_shows_every_sample_once_but_never_a_lone_last_one(n, sizes):
+    batches = Batches(Split(torch.arange(n), torch.arange(n)), 4, torch.Generator().manual_seed(0))
+    assert len(batches) == len(sizes)
+    epochs = [[labels for _, labels in batches] for _ in range(3)]
+    for epoch in epochs:
+        assert [len(labels) for labels in epoch] == sizes
+        assert len(set(torch.cat(epoch).tolist())) == sum(sizes)
+    if n == 10:
+        assert not torch.equal(torch.cat(epochs[0]), torch.cat(epochs[1]))
+
+
+@pytest.mark.parametrize("stop", range(8))
+def test_batches_go_on_from_a_saved_position(stop):
+    def make():
+        return Batches(Split(torch.arange(10), torch.arange(10)), 4, torch.Generator().manual_seed(5))
+
+    def endless(batches):
+        while True:
+            yield from batches
+
+    first, second = make(), make()
+    stream = endless(first)
+    for _ in range(stop):
+        next(stream)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    resumed = endless(second)
+    for _ in range(9):
+        assert torch.equal(next(stream)[1], next(resumed)[1])
+
+
+# --- models, schedules, seeds ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 28, 28)])
+@pytest.mark.parametrize(
+    "build",
+    [lambda s, c: mlp(s, c, [16]), lambda s, c: cnn(s, c, 4), resnet18, resnet18_cifar],
+    ids=["mlp", "cnn", "resnet18", "resnet18_cifar"],
+)
+def test_models_have_one_output_per_class(build, shape):
+    model = build(shape, 7)
+    assert model(torch.randn(2, *shape)).shape == (2, 7)
+
+
+def test_resnet18_is_torchvisions_and_the_cifar_form_keeps_the_resolution():
+    from torchvision.models import resnet18 as theirs
+
+    torch.manual_seed(0)
+    ours = resnet18((3, 32, 32), 10)
+    torch.manual_seed(0)
+    expected = theirs(num_classes=10)
+    for name, value in expected.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], value)
+    sizes = []
+    small = resnet18_cifar((3, 32, 32), 10)
+    small.layer1.register_forward_hook(lambda *args: sizes.append(args[2].shape[-1]))
+    small(torch.randn(2, 3, 32, 32))
+    assert sizes == [32]
+    assert small.conv1.kernel_size == (3, 3)
+
+
+def test_schedules():
+    assert [schedules.constant(x) for x in (0, 0.5, 1)] == [1, 1, 1]
+    assert [schedules.cosine(x, final=0.0) for x in (0, 0.5, 1)] == pytest.approx([1, 0.5, 0])
+    assert [schedules.cosine(x, final=0.2) for x in (0, 0.5, 1)] == pytest.approx([1, 0.6, 0.2])
+
+
+def test_the_recorded_lr_is_that_of_the_step():
+    trainer = make_trainer(epochs=2, lr=0.4, schedule=lambda progress: 1 - progress)
+    rows = [row for rows in fit(trainer, EVALUATION) for row in rows]
+    assert trainer.total_steps == 10
+    assert {row["epoch"]: row["lr"] for row in rows} == pytest.approx({1: 0.4 * 0.6, 2: 0.4 * 0.1})
+
+
+def test_streams_of_a_seed_differ():
+    seeds = {seed_of(seed, stream) for seed in range(50) for stream in ("weights", "order", "training")}
+    assert len(seeds) == 150
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+# --- evaluation -----------------------------------------------------------------------------------------------------
+
+
+def test_measure_is_the_mean_over_the_split_whatever_the_batch_size():
+    trainer = make_trainer(dropout=0.5)
+    split = trainer.data.test
+    model = copy.deepcopy(trainer.model).eval()
+    logits = model(trainer.data.normalize(split.images))
+    loss = nn.functional.cross_entropy(logits, split.labels).item()
+    accuracy = (logits.argmax(1) == split.labels).double().mean().item()
+    for batch_size in (1, 13, 70, 1000):
+        assert measure(trainer, split, batch_size) == (pytest.approx(loss, rel=1e-5), accuracy)
+
+
+def test_rows_of_an_evaluation():
+    trainer = make_trainer()
+    trainer.train_epoch()
+    rows = evaluate(trainer, EVALUATION)
+    assert [(row["weights"], row["split"]) for row in rows] == [
+        (weights, split) for weights in ("fast", "slow") for split in ("train", "validation", "test")
+    ]
+    assert all((row["step"], row["epoch"]) == (5, 1) for row in rows)
+    first_100 = Split(trainer.data.train.images[:100], trainer.data.train.labels[:100])
+    assert (rows[0]["loss"], rows[0]["accuracy"]) == measure(trainer, first_100, 64)
+    plain = make_trainer(optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    assert {row["weights"] for row in evaluate(plain, EVALUATION)} == {"fast"}
+
+
+def test_slow_weights_are_measured_with_batch_norm_statistics_of_their_own():
+    trainer = make_trainer()
+    trainer.train_epoch()
+    # By hand: a copy of the model with the outer slow weights, its statistics averaged over the first three batches.
+    model = copy.deepcopy(trainer.model)
+    with torch.no_grad():
+        for ours, theirs in zip(model.parameters(), trainer.model.parameters(), strict=True):
+            ours.copy_(trainer.optimizer.state[theirs]["slow_2"])
+    batches = [trainer.data.normalize(trainer.data.train.images[i : i + 32]) for i in (0, 32, 64)]
+    torch.optim.swa_utils.update_bn(batches, model)
+    model.eval()
+    split = trainer.data.test
+    expected = nn.functional.cross_entropy(model(trainer.data.normalize(split.images)), split.labels).item()
+    slow = {row["split"]: row for row in evaluate(trainer, EVALUATION) if row["weights"] == "slow"}
+    assert slow["test"]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluation_leaves_no_trace():
+    trainer = make_trainer(dropout=0.5)
+    trainer.train_epoch()
+    before = copy.deepcopy(trainer.state_dict())
+    evaluate(trainer, EVALUATION)
+    with pytest.raises(ZeroDivisionError), slow_weights(trainer, EVALUATION):
+        raise ZeroDivisionError
+    after = trainer.state_dict()
+    assert all(torch.equal(after["model"][name], value) for name, value in before["model"].items())
+    assert torch.equal(after["random"]["cpu"], before["random"]["cpu"])
+    assert [m.momentum for m in trainer.model.modules() if isinstance(m, nn.BatchNorm2d)] == [0.1, 0.1]
+
+
+@pytest.mark.parametrize(("every", "epochs"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (9, [5])])
+def test_evaluations_come_every_so_often_and_at_the_end(every, epochs):
+    trainer = make_trainer(epochs=5)
+    evaluation = Evaluation(every=every, batch_size=64, train_samples=10, bn_batches=1, weights="fast")
+    assert [rows[0]["epoch"] for rows in fit(trainer, evaluation)] == epochs
+
+
+def test_without_a_validation_split_there_are_no_rows_for_it():
+    trainer = make_trainer()
+    trainer.data = Dataset.from_splits(trainer.data.train, random_split(0), trainer.data.test, 10)
+    assert {row["split"] for row in evaluate(trainer, EVALUATION)} == {"train", "test"}
+
+
+@pytest.mark.parametrize("check_every", [1, 100])
+def test_divergence_names_the_step_whenever_it_is_noticed(check_every):
+    trainer = make_trainer()
+    trainer.check_every = check_every
+    step = trainer.train_step
+    trainer.train_step = lambda x, y: step(x, y) * (math.inf if trainer.step == 7 else 1)
+    trainer.train_epoch()
+    with pytest.raises(Diverged) as error:
+        trainer.train_epoch()
+    assert error.value.step == 8
+
+
+def test_a_loss_that_is_not_finite_in_an_evaluation_is_a_divergence_too():
+    trainer = make_trainer(epochs=1)
+
+    def on_step(trainer):
+        if trainer.step == trainer.total_steps:
+            with torch.no_grad():
+                next(trainer.model.parameters()).fill_(math.nan)
+
+    evaluations = fit(trainer, EVALUATION, on_step)
+    rows = next(evaluations)  # is recorded all the same
+    assert math.isnan(rows[0]["loss"])
+    with pytest.raises(Diverged, match="train loss is not finite at step 5"):
+        next(evaluations)

@@ -1,0 +1,111 @@
+"""Train one configuration, or a sweep of them: ``python train.py --help``."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from nested_lookahead import config as configuration
+from nested_lookahead.errors import JobError, RunFailed, UserError, run_command
+from nested_lookahead.records import COMPLETED, DIVERGED, LOG, Run, environment, objective, scores
+
+if TYPE_CHECKING:
+    from nested_lookahead.training import Trainer
+
+log = logging.getLogger("train")
+configuration.register()
+
+
+@hydra.main(version_base="1.3", config_path=str(Path(__file__).with_name("conf")), config_name="config")
+def main(cfg: DictConfig) -> float:
+    try:
+        return job(configuration.resolve(cfg))
+    except UserError as error:
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            raise  # the sweep goes on
+        raise JobError from error
+
+
+def job(config: dict[str, Any]) -> float:
+    settings = HydraConfig.get()
+    path = Path(settings.runtime.output_dir)
+    try:
+        with Run(path) as run:
+            trainer = build(config)
+            run.start(config, settings.runtime.choices)
+            return record(run, trainer, config)
+    except UserError:
+        raise
+    except Exception as error:
+        log.exception("the run failed")
+        raise RunFailed(f"{type(error).__name__}: {error} (traceback in {path / LOG})") from error
+
+
+def build(config: dict[str, Any]) -> Trainer:
+    import torch  # here, so that help and a mistyped setting need not wait for it
+
+    from nested_lookahead.data import Batches
+    from nested_lookahead.hardware import Hardware
+    from nested_lookahead.training import Trainer, seed_of
+
+    hardware = Hardware.choose(*(config[key] for key in ("device", "precision", "channels_last", "threads")))
+    data = configuration.build("dataset", config["dataset"]).to(hardware.device)
+
+    torch.manual_seed(seed_of(config["seed"], "weights"))
+    model = configuration.build("model", config["model"], data.shape, data.num_classes).to(hardware.device)
+    if hardware.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    torch.manual_seed(seed_of(config["seed"], "training"))  # dropout and the like, whatever the model has drawn
+
+    optimizer = configuration.build_optimizer(config["optimizer"], model.parameters())
+    schedule = configuration.build("scheduler", {**config["scheduler"], "_partial_": True})
+    order = torch.Generator().manual_seed(seed_of(config["seed"], "order"))
+    batches = Batches(data.train, config["batch_size"], order)
+    return Trainer(model, optimizer, schedule, data, batches, config["epochs"], hardware)
+
+
+def record(run: Run, trainer: Trainer, config: dict[str, Any]) -> float:
+    """Train, write down what comes, and return the final validation accuracy (NaN of a diverged run)."""
+    from nested_lookahead.progress import ProgressBar, closing_text, evaluation_line
+    from nested_lookahead.training import Diverged, Evaluation, fit
+
+    evaluation = Evaluation(**config["evaluation"])
+    log.info(
+        "%s on %s, %s, seed %d (%s)",
+        configuration.label(config),
+        config["dataset"]["name"],
+        config["model"]["name"],
+        config["seed"],
+        trainer.hardware,
+    )
+    metrics: list[dict[str, Any]] = []
+    outcome: dict[str, Any] = {"status": COMPLETED}
+    trainer.hardware.reset_peak_memory()
+    with ProgressBar(trainer, config["progress"]) as bar:
+        try:
+            for rows in fit(trainer, evaluation, bar.on_step):
+                run.append(rows)
+                run.save_checkpoint(trainer.state_dict())
+                metrics += rows
+                bar.on_evaluation(rows)
+                log.info(evaluation_line(trainer, rows))
+        except Diverged as error:
+            outcome = {"status": DIVERGED, "diverged": {"step": error.step, "cause": error.cause}}
+            log.warning("diverged: %s", error)
+    identity = {"label": configuration.label(config), "id": configuration.identity(config), "seed": config["seed"]}
+    result = scores(metrics)
+    run.finish({**outcome, "run": identity, **result, **trainer.usage(), **environment()})
+    log.info(closing_text(outcome["status"], result, trainer, run.path))
+    return objective(result, evaluation.weights) if outcome["status"] == COMPLETED else math.nan
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
