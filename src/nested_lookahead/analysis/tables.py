@@ -1,0 +1,84 @@
+"""The results table: a row per method and settings, as data, text and Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from nested_lookahead.analysis.labels import in_order, method_name, settings
+from nested_lookahead.analysis.statistics import t_half_width
+from nested_lookahead.records import COMPLETED
+
+
+def final_accuracies(runs: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
+    """One row per completed run, indexed by path: test accuracy in % at its last evaluation, ``fast`` and ``slow``."""
+    completed = runs.loc[runs["status"] == COMPLETED, "path"]
+    test = metrics[(metrics["split"] == "test") & metrics["path"].isin(completed)]
+    last = test[test["step"] == test.groupby("path")["step"].transform("max")]
+    return 100 * last.pivot_table(index="path", columns="weights", values="accuracy")
+
+
+def results(runs: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
+    """A row per group: method, settings, n, diverged, and mean and 95% half-width of the final test accuracy (%).
+
+    Means are over completed runs; ``n`` counts all finished ones, diverged included.
+    """
+    final = final_accuracies(runs, metrics)
+    groups = in_order(runs.drop_duplicates("group").set_index("group"))
+    shown = settings(groups, always=True)
+    rows = []
+    for group in groups.index:
+        first: Any = groups.loc[group]
+        members = runs[runs["group"] == group]
+        row: dict[str, Any] = {
+            "group": group,
+            "method": method_name(first["method"], first["inner"]),
+            "settings": shown[group],
+            "n": len(members),
+            "diverged": int((members["status"] != COMPLETED).sum()),
+        }
+        for weights in final.columns:
+            values = final[weights].reindex(members["path"]).dropna().tolist()
+            row[f"{weights}_values"] = values
+            row[f"{weights}_mean"] = sum(values) / len(values) if values else None
+            row[f"{weights}_half_width"] = t_half_width(values)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as people read it: ``97.2 ± 0.4``, the values themselves for n = 2, one value without an interval."""
+    shown = table[["method", "settings", "n"]].astype({"n": str})
+    diverged = table["diverged"] > 0
+    shown.loc[diverged, "n"] += " (" + table.loc[diverged, "diverged"].astype(str) + " diverged)"
+    for weights in ("fast", "slow"):
+        if f"{weights}_mean" in table:
+            values, half_widths = table[f"{weights}_values"], table[f"{weights}_half_width"]
+            cells = [_cell(v, h) for v, h in zip(values, half_widths, strict=True)]
+            shown[f"test accuracy %, {weights} weights"] = cells
+    return shown
+
+
+def _cell(values: list[float], half_width: float | None) -> str:
+    if not values:
+        return "–"
+    if len(values) <= 2 or half_width is None:
+        return ", ".join(f"{value:.2f}" for value in values)
+    if half_width == 0:
+        return f"{values[0]:.2f} (all equal)"
+    return f"{sum(values) / len(values):.2f} ± {half_width:.2f}"
+
+
+def to_text(shown: pd.DataFrame) -> str:
+    """Columns padded to their width; a line under the header."""
+    cells = [list(map(str, shown.columns)), *shown.astype(str).to_numpy().tolist()]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def to_markdown(shown: pd.DataFrame) -> str:
+    rows = [list(map(str, shown.columns)), ["---"] * len(shown.columns), *shown.astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
