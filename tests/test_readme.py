@@ -1,0 +1,78 @@
+"""Every command and example of the README works as printed, in a copy of the project."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
+INSTALLS = [line for line in COMMANDS if "pip install" in line]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The files a user has, with the README's YAML examples written where they say."""
+    path = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "conf", path / "conf")
+    for script in ("train.py", "analyze.py"):
+        shutil.copy(ROOT / script, path)
+    for block in blocks("yaml"):
+        name = re.match(r"# (conf/\S+\.yaml)\n", block)[1]
+        assert not (path / name).exists()
+        (path / name).write_text(block)
+    return path
+
+
+def test_commands(project):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    for command in COMMANDS:
+        if command in INSTALLS or command.startswith("pytest"):
+            continue
+        done = subprocess.run(command, shell=True, cwd=project, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    assert (project / "outputs/digits/analysis").is_dir()
+
+
+def test_ci_installs_and_tests_as_the_readme_says():
+    ci = (ROOT / ".ci/run").read_text()
+    assert len(INSTALLS) == 2
+    test_install = INSTALLS[1].rpartition("pip install ")[2]
+    assert f"pip install --quiet {test_install}\n" in ci
+    (test_command,) = [line for line in COMMANDS if line.startswith("pytest")]
+    assert f"\n{test_command}\n" in ci
+
+
+def test_the_python_example(project):
+    (example,) = blocks("python")
+    done = subprocess.run([sys.executable, "-c", example], cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    value = float(re.search(r"tensor\(\[\[(\S+?)\]\]", done.stdout)[1])
+    assert abs(value - 10) < 1  # it has learned the sum of ten ones
+
+
+def test_the_error_that_is_shown(command):
+    (typed, shown) = re.search(r"\$ python train.py (\S+)\n(error: .*)\n", README).groups()
+    assert command("train.py", typed) == (1, "", f"{shown}\n")
+
+
+def test_the_groups_and_choices_that_are_named():
+    for group, cell in re.findall(r"^\| `([a-z/]+)` \| (.*) \|$", README, flags=re.MULTILINE):
+        named = {name for name in re.findall(r"`(\w+)`", cell) if "=" not in name}
+        assert named == {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}, group
+
+
+def test_linked_files_exist():
+    for target in re.findall(r"\]\(([^)h][^)]*)\)", README):
+        assert (ROOT / target).exists(), target
