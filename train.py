@@ -52,24 +52,39 @@ def job(config: dict[str, Any]) -> float:
 def build(config: dict[str, Any]) -> Trainer:
     import torch  # here, so that help and a mistyped setting need not wait for it
 
-    from nested_lookahead.data import Batches
+    from nested_lookahead.data import Batches, split_source
     from nested_lookahead.hardware import Hardware
-    from nested_lookahead.training import Trainer, seed_of
+    from nested_lookahead.training import Recipe, Trainer, seed_of
+
+    def seed(stream: str) -> int:
+        return seed_of(config["seed"], stream)
 
     hardware = Hardware.choose(*(config[key] for key in ("device", "precision", "channels_last", "threads")))
-    data = configuration.build("dataset", config["dataset"]).to(hardware.device)
+    wanted = config["dataset"]
+    source = configuration.build(
+        "dataset", {key: wanted[key] for key in wanted if key not in ("val_fraction", "train_size", "split_seed")}
+    )
+    split_seed = seed("split") % 2**32 if wanted["split_seed"] is None else wanted["split_seed"]
+    data = split_source(source, wanted["val_fraction"], wanted["train_size"], split_seed).to(hardware.device)
 
-    torch.manual_seed(seed_of(config["seed"], "weights"))
+    torch.manual_seed(seed("weights"))
     model = configuration.build("model", config["model"], data.shape, data.num_classes).to(hardware.device)
     if hardware.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    torch.manual_seed(seed_of(config["seed"], "training"))  # dropout and the like, whatever the model has drawn
+    torch.manual_seed(seed("training"))  # dropout and the like, whatever the model has drawn
 
     optimizer = configuration.build_optimizer(config["optimizer"], model.parameters())
-    schedule = configuration.build("scheduler", {**config["scheduler"], "_partial_": True})
-    order = torch.Generator().manual_seed(seed_of(config["seed"], "order"))
-    batches = Batches(data.train, config["batch_size"], order)
-    return Trainer(model, optimizer, schedule, data, batches, config["epochs"], hardware)
+    batches = Batches(data.train, config["batch_size"], torch.Generator().manual_seed(seed("order")))
+    schedule = {key: value for key, value in config["scheduler"].items() if key != "warmup"}
+    recipe = Recipe(
+        epochs=config["epochs"],
+        schedule=configuration.build("scheduler", {**schedule, "_partial_": True}),
+        warmup=config["scheduler"]["warmup"],
+        augment=configuration.build("augment", {**config["augment"], "_partial_": True}),
+        label_smoothing=config["label_smoothing"],
+        grad_clip=config["grad_clip"],
+    )
+    return Trainer(model, optimizer, data, batches, recipe, hardware, augment_seed=seed("augment"))
 
 
 def record(run: Run, trainer: Trainer, config: dict[str, Any]) -> float:
@@ -108,4 +123,6 @@ def record(run: Run, trainer: Trainer, config: dict[str, Any]) -> float:
 
 
 if __name__ == "__main__":
+    if "--dry-run" in sys.argv:  # a launcher's work; spelled as people expect it
+        sys.argv = [argument for argument in sys.argv if argument != "--dry-run"] + ["hydra/launcher=list", "-m"]
     sys.exit(run_command(main))

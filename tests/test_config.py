@@ -26,10 +26,14 @@ def choices(group):
 
 @pytest.mark.parametrize(
     ("group", "choice"),
-    [(g, c) for g in ("optimizer", "dataset", "model", "scheduler", "pullback", "optimizer/inner") for c in choices(g)],
+    [
+        (g, c)
+        for g in ("optimizer", "dataset", "model", "augment", "scheduler", "pullback", "optimizer/inner")
+        for c in choices(g)
+    ],
 )
 def test_every_choice_composes_to_its_schema(group, choice):
-    chosen = resolved(f"{group}={choice}")
+    chosen = resolved(f"{group}={choice}", *(["optimizer.inner._target_=x.Y"] if choice == "custom" else []))
     if group == "pullback":
         assert chosen["optimizer"]["pullback"] == choice
     else:
@@ -68,7 +72,7 @@ def test_identity_covers_every_key_but_bookkeeping(key):
     other = OmegaConf.create(DEFAULT)
     OmegaConf.update(other, key, changed(OmegaConf.select(other, key)))
     same = config.identity(OmegaConf.to_container(other)) == config.identity(DEFAULT)
-    assert same == (key in (*BOOKKEEPING, "seed", "pullback"))
+    assert same == (key in (*BOOKKEEPING, *config.FEEDERS, "seed"))
 
 
 def test_identity_does_not_depend_on_how_a_setting_was_typed():

@@ -2,16 +2,28 @@
 
 import copy
 import math
+import warnings
 
 import pytest
 import torch
 from torch import nn
 
-from nested_lookahead import NestedLookahead, schedules
-from nested_lookahead.data import Batches, Dataset, Split, digits
+from nested_lookahead import NestedLookahead, models, schedules
+from nested_lookahead.data import Batches, Dataset, Split, split_source
+from nested_lookahead.datasets import digits
 from nested_lookahead.hardware import Hardware
 from nested_lookahead.models import cnn, mlp, resnet18, resnet18_cifar
-from nested_lookahead.training import Diverged, Evaluation, Trainer, evaluate, fit, measure, seed_of, slow_weights
+from nested_lookahead.training import (
+    Diverged,
+    Evaluation,
+    Recipe,
+    Trainer,
+    evaluate,
+    fit,
+    measure,
+    seed_of,
+    slow_weights,
+)
 
 CPU = Hardware(torch.device("cpu"), "fp32", channels_last=False)
 EVALUATION = Evaluation(every=1, batch_size=64, train_samples=100, bn_batches=3, weights="fast")
@@ -23,13 +35,14 @@ def random_split(n, seed=0, shape=(1, 8, 8)):
     return Split(images, torch.randint(10, (n,), generator=generator))
 
 
-def make_trainer(train=130, lr=0.1, dropout=0.0, epochs=2, optimizer=None, schedule=schedules.constant):
+def make_trainer(train=130, lr=0.1, dropout=0.0, epochs=2, optimizer=None, schedule=schedules.constant, **recipe):
     torch.manual_seed(0)
     data = Dataset.from_splits(random_split(train), random_split(30, 1), random_split(70, 2), 10)
     model = nn.Sequential(cnn(data.shape, 10, width=4), nn.Dropout(dropout))
     optimizer = optimizer or (lambda p: NestedLookahead(torch.optim.SGD(p, lr=lr, momentum=0.9), 2, 2))
     batches = Batches(data.train, 32, torch.Generator().manual_seed(0))
-    return Trainer(model, optimizer(model.parameters()), schedule, data, batches, epochs, CPU)
+    recipe = Recipe(epochs, schedule, **recipe)
+    return Trainer(model, optimizer(model.parameters()), data, batches, recipe, CPU)
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -38,7 +51,7 @@ def make_trainer(train=130, lr=0.1, dropout=0.0, epochs=2, optimizer=None, sched
 def test_digits_are_whole_stratified_and_always_the_same():
     from sklearn.datasets import load_digits
 
-    data = digits()
+    data = split_source(digits(), val_fraction=0.125, train_size=None, seed=0)
     assert (len(data.train), len(data.validation), len(data.test)) == (1257, 180, 360)
     assert data.shape == (1, 8, 8)
     splits = (data.train, data.validation, data.test)
@@ -55,8 +68,7 @@ def test_digits_are_whole_stratified_and_always_the_same():
     for split in splits:
         shares = torch.bincount(split.labels) / len(split) - torch.bincount(labels) / len(labels)
         assert shares.abs().max() < 0.01
-    again = digits()
-    assert torch.equal(again.test.images, data.test.images)
+    assert torch.equal(digits().test.images, data.test.images)
 
 
 def test_normalized_training_images_have_zero_mean_and_unit_variance():
@@ -245,3 +257,164 @@ def test_a_loss_that_is_not_finite_in_an_evaluation_is_a_divergence_too():
     assert math.isnan(rows[0]["loss"])
     with pytest.raises(Diverged, match="train loss is not finite at step 5"):
         next(evaluations)
+
+
+# --- what a step does besides the optimizer's work ------------------------------------------------------------------
+
+
+def one_step_gradients(**recipe):
+    """Gradient norm that the optimizer saw, and the loss, of the first step."""
+    trainer = make_trainer(**recipe)
+    seen = []
+    trainer.optimizer.register_step_pre_hook(
+        lambda *_: seen.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]).norm().item())
+    )
+    images, labels = next(iter(trainer.batches))
+    return seen, trainer.train_step(images, labels).item()
+
+
+def test_gradient_clipping_bounds_the_norm_of_the_whole_gradient():
+    (free,), _ = one_step_gradients()
+    assert free > 0.1
+    assert one_step_gradients(grad_clip=0.05)[0] == [pytest.approx(0.05, rel=1e-4)]
+    assert one_step_gradients(grad_clip=1e6)[0] == [pytest.approx(free)]
+
+
+def test_label_smoothing_is_in_the_training_loss_and_not_in_the_evaluation():
+    plain, smooth = make_trainer(), make_trainer(label_smoothing=0.2)
+    images, labels = next(iter(plain.batches))
+    model = copy.deepcopy(plain.model).train()
+    logits = model(plain.data.normalize(images))
+    expected = nn.functional.cross_entropy(logits, labels, label_smoothing=0.2).item()
+    assert smooth.train_step(images, labels).item() == pytest.approx(expected)
+    fresh = make_trainer(label_smoothing=0.2)
+    assert measure(fresh, fresh.data.test, 100) == measure(make_trainer(), fresh.data.test, 100)
+
+
+def test_augmentation_is_in_training_and_not_in_the_evaluation():
+    calls = []
+
+    def spy(images, generator):
+        calls.append(len(images))
+        return images
+
+    trainer = make_trainer(augment=spy)
+    trainer.train_epoch()
+    assert sum(calls) == 130
+    calls.clear()
+    measure(trainer, trainer.data.test, 50)
+    assert calls == []
+    evaluate(trainer, EVALUATION)  # batch norm of the slow weights sees what training sees
+    assert calls == [32, 32, 32]
+
+
+def test_the_augmentation_stream_is_saved_and_its_own():
+    from functools import partial
+
+    from nested_lookahead import augment
+
+    def losses(trainer):
+        trainer.train_epoch()
+        return trainer.losses.clone()
+
+    crop = partial(augment.standard, padding=2)
+    first, second = make_trainer(augment=crop), make_trainer(augment=crop)
+    torch.manual_seed(1)
+    reference = losses(first)
+    torch.manual_seed(2)
+    torch.rand(5)
+    assert torch.equal(losses(second), reference)
+    saved = copy.deepcopy(first.state_dict())
+    expected = losses(first)
+    resumed = make_trainer(augment=crop)
+    resumed.load_state_dict(saved)
+    assert torch.equal(losses(resumed), expected)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains_and_resumes(precision):
+    def make():
+        trainer = make_trainer()
+        trainer.hardware = Hardware(torch.device("cpu"), precision, channels_last=False)
+        trainer.scaler = torch.amp.GradScaler("cpu", enabled=precision == "fp16", init_scale=2.0**40)
+        return trainer
+
+    trainer = make()
+    with warnings.catch_warnings():
+        # A skipped first step leads torch to say that the schedule is ahead of the optimizer.
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        trainer.train_epoch()
+    assert torch.isfinite(trainer.losses).all()
+    assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+    if precision == "fp16":
+        assert trainer.optimizer.fast_steps < 5  # steps with overflow are skipped and not counted
+        assert trainer.scaler.get_scale() < 2.0**40
+    resumed = make()
+    resumed.load_state_dict(copy.deepcopy(trainer.state_dict()))
+    trainer.train_epoch()
+    resumed.train_epoch()
+    assert torch.equal(resumed.losses, trainer.losses)
+
+
+def test_linear_and_multistep_schedules():
+    assert [schedules.linear(x, final=0.1) for x in (0, 0.5, 1)] == pytest.approx([1, 0.55, 0.1])
+    steps = [schedules.multistep(x, milestones=[0.75, 0.5], gamma=0.1) for x in (0, 0.49, 0.5, 0.74, 0.75, 1)]
+    assert steps == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_warm_up_rises_in_equal_parts_and_the_schedule_fills_the_rest():
+    factor = schedules.over_steps(lambda progress: 1 - progress, total_steps=10, warmup=0.3)
+    assert [factor(step) for step in range(11)] == pytest.approx(
+        [1 / 4, 2 / 4, 3 / 4, 1, 6 / 7, 5 / 7, 4 / 7, 3 / 7, 2 / 7, 1 / 7, 0]
+    )
+    plain = schedules.over_steps(schedules.constant, 10, 0.0)
+    assert [plain(step) for step in range(10)] == [1] * 10
+
+
+# --- the larger models ----------------------------------------------------------------------------------------------
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_model_sizes_are_the_papers():
+    assert parameters(models.resnet50((3, 64, 64), 1000)) == 25_557_032  # torchvision's
+    assert parameters(models.wide_resnet((3, 32, 32), 10, 16, 4)) == pytest.approx(2.7e6, rel=0.03)  # WRN-16-4
+    assert parameters(models.wide_resnet((3, 32, 32), 10, 28, 10)) == pytest.approx(36.5e6, rel=0.01)  # WRN-28-10
+    assert parameters(models.cnn1d((1, 40), 10, 25)) == 5_210  # MNIST-1D's ConvBase
+    vit = models.vit_tiny((3, 224, 224), 1000, patch_size=16, layers=12, heads=3, hidden=192)
+    assert parameters(vit) == 5_717_416  # DeiT-Ti
+
+
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [
+        (lambda s: models.cnn1d(s, 7, 25), (1, 40)),
+        (lambda s: models.mlp(s, 7, [16]), (1, 40)),
+        (lambda s: models.wide_resnet(s, 7, 16, 2), (1, 28, 28)),
+        (lambda s: models.vit_tiny(s, 7, 4, 2, 3, 48), (1, 28, 28)),
+        (lambda s: models.vit_tiny(s, 7, 4, 2, 3, 48), (3, 32, 32)),
+        (lambda s: models.resnet50(s, 7), (1, 32, 32)),
+    ],
+)
+def test_larger_models_have_one_output_per_class(build, shape):
+    assert build(shape)(torch.randn(2, *shape)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: models.cnn((1, 40), 10, 4),
+            r"cnn takes 2-D samples, these are 1-D, \(1, 40\); try model=cnn1d or mlp",
+        ),
+        (lambda: models.resnet18((1, 40), 10), "resnet18 takes 2-D samples"),
+        (lambda: models.cnn1d((1, 8, 8), 10, 4), "cnn1d takes 1-D samples, these are 2-D"),
+        (lambda: models.vit_tiny((3, 30, 30), 10, 4, 2, 3, 48), "a multiple of patch_size=4 wide"),
+        (lambda: models.wide_resnet((3, 32, 32), 10, 15, 4), r"depth must be 6n \+ 4"),
+    ],
+)
+def test_models_refuse_samples_of_another_kind(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

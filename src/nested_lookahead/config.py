@@ -23,7 +23,7 @@ class InnerConf:
     name: str = MISSING
     _target_: str = MISSING
     lr: float = MISSING
-    weight_decay: float = MISSING
+    weight_decay: float | None = MISSING  # None: not passed on, for a class without it
 
 
 @dataclass
@@ -43,6 +43,17 @@ class RMSpropConf(InnerConf):
     alpha: float = MISSING
     eps: float = MISSING
     momentum: float = MISSING
+
+
+@dataclass
+class AdagradConf(InnerConf):
+    lr_decay: float = MISSING
+    eps: float = MISSING
+
+
+@dataclass
+class CustomConf(InnerConf):
+    kwargs: dict[str, Any] = MISSING
 
 
 @dataclass
@@ -76,6 +87,44 @@ class MultilayerLookaheadConf(WrapperConf):
 class DatasetConf:
     name: str = MISSING
     _target_: str = MISSING
+    val_fraction: float = MISSING
+    train_size: int | None = None
+    split_seed: int | None = None
+
+
+@dataclass
+class StoredConf(DatasetConf):
+    data_dir: str = MISSING
+
+
+@dataclass
+class DownloadedConf(StoredConf):
+    download: bool = MISSING
+
+
+@dataclass
+class ImageNetConf(StoredConf):
+    size: int = MISSING
+    workers: int = MISSING
+
+
+@dataclass
+class AugmentConf:
+    name: str = MISSING
+    _target_: str = MISSING
+
+
+@dataclass
+class StandardConf(AugmentConf):
+    padding: int = MISSING
+
+
+@dataclass
+class PublishedConf(StandardConf):
+    contrast: tuple[float, float] = MISSING
+    saturation: tuple[float, float] = MISSING
+    hue: tuple[float, float] = MISSING
+    degrees: float = MISSING
 
 
 @dataclass
@@ -95,14 +144,35 @@ class CNNConf(ModelConf):
 
 
 @dataclass
-class SchedulerConf:
-    name: str = MISSING
-    _target_: str = MISSING
+class WideResNetConf(ModelConf):
+    depth: int = MISSING
+    widen: int = MISSING
 
 
 @dataclass
-class CosineConf(SchedulerConf):
+class ViTConf(ModelConf):
+    patch_size: int = MISSING
+    layers: int = MISSING
+    heads: int = MISSING
+    hidden: int = MISSING
+
+
+@dataclass
+class SchedulerConf:
+    name: str = MISSING
+    _target_: str = MISSING
+    warmup: float = MISSING
+
+
+@dataclass
+class FinalConf(SchedulerConf):
     final: float = MISSING
+
+
+@dataclass
+class MultistepConf(SchedulerConf):
+    milestones: list[float] = MISSING
+    gamma: float = MISSING
 
 
 @dataclass
@@ -120,10 +190,15 @@ class Config:
     pullback: str = MISSING
     dataset: DatasetConf = MISSING
     model: ModelConf = MISSING
+    augment: AugmentConf = MISSING
     scheduler: SchedulerConf = MISSING
     epochs: int = MISSING
     batch_size: int = MISSING
     seed: int = MISSING
+    lr: float | None = None
+    weight_decay: float | None = None
+    label_smoothing: float = MISSING
+    grad_clip: float | None = None
     evaluation: EvaluationConf = MISSING
     precision: str = MISSING
     channels_last: bool | None = None
@@ -134,6 +209,9 @@ class Config:
     progress: bool = MISSING
 
 
+FEEDERS = ("pullback", "lr", "weight_decay")
+"""Keys whose values end up in the optimizer's."""
+
 SCHEMAS: dict[str, dict[str, type]] = {
     "": {"config": Config},
     "optimizer": {
@@ -141,10 +219,17 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "nested_lookahead": NestedLookaheadConf,
         "multilayer_lookahead": MultilayerLookaheadConf,
     },
-    "optimizer/inner": {"sgd": SGDConf, "adam": AdamConf, "rmsprop": RMSpropConf},
-    "dataset": {"dataset": DatasetConf},
-    "model": {"model": ModelConf, "mlp": MLPConf, "cnn": CNNConf},
-    "scheduler": {"scheduler": SchedulerConf, "cosine": CosineConf},
+    "optimizer/inner": {
+        "sgd": SGDConf,
+        "adam": AdamConf,
+        "rmsprop": RMSpropConf,
+        "adagrad": AdagradConf,
+        "custom": CustomConf,
+    },
+    "dataset": {"dataset": DatasetConf, "stored": StoredConf, "downloaded": DownloadedConf, "imagenet": ImageNetConf},
+    "augment": {"augment": AugmentConf, "standard": StandardConf, "published": PublishedConf},
+    "model": {"model": ModelConf, "mlp": MLPConf, "cnn": CNNConf, "wide_resnet": WideResNetConf, "vit": ViTConf},
+    "scheduler": {"scheduler": SchedulerConf, "final": FinalConf, "multistep": MultistepConf},
 }
 
 
@@ -169,6 +254,10 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     config = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
     plain = {str(key): value for key, value in config.items()}
+    inner = plain["optimizer"].get("inner", plain["optimizer"])
+    for key in ("lr", "weight_decay"):
+        if plain[key] is not None:
+            inner[key] = plain[key]
     _check(plain)
     return plain
 
@@ -204,11 +293,16 @@ def _check(config: dict[str, Any]) -> None:
         if value is not None and value < least:
             raise UserError(f"{key}={value}: must be an integer >= {least}")
     for key, choice, choices in (
-        ("precision", str(config["precision"]), ("auto", "fp32", "bf16")),
+        ("precision", str(config["precision"]), ("auto", "fp32", "bf16", "fp16")),
         ("evaluation.weights", str(evaluation["weights"]), ("fast", "slow")),
     ):
         if choice not in choices:
             raise UserError(f"{key}={choice}: must be one of {', '.join(choices)}")
+    for key, share in (("label_smoothing", config["label_smoothing"]), ("warmup", config["scheduler"]["warmup"])):
+        if not 0 <= share < 1:
+            raise UserError(f"{key}={share}: must be in [0, 1)")
+    if config["grad_clip"] is not None and not config["grad_clip"] > 0:
+        raise UserError(f"grad_clip={config['grad_clip']}: must be > 0, or null")
     if "inner" not in config["optimizer"] and config["pullback"] != "none":
         raise UserError(
             f"pullback={config['pullback']}: optimizer={config['optimizer']['name']} has no slow weights to pull back "
@@ -219,10 +313,10 @@ def _check(config: dict[str, Any]) -> None:
 def identity(config: dict[str, Any]) -> str:
     """Eight hex digits that stand for what a run computes, whatever its seed.
 
-    It hashes the resolved configuration less bookkeeping, less the seed, and less ``pullback``, which only feeds
-    ``optimizer.pullback``.
+    It hashes the resolved configuration less bookkeeping, less the seed, and less the keys that only feed others.
     """
-    kept = {key: value for key, value in config.items() if key not in (*BOOKKEEPING, "seed", "pullback")}
+    kept = {key: value for key, value in config.items() if key not in (*BOOKKEEPING, *FEEDERS, "seed")}
+    kept["dataset"] = {key: value for key, value in config["dataset"].items() if f"dataset.{key}" not in BOOKKEEPING}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -252,7 +346,8 @@ def build(group: str, settings: dict[str, Any], *args: Any) -> Any:
     Raises:
         UserError: the target does not take a setting; the message names the group.
     """
-    kwargs = {key: value for key, value in settings.items() if key != "name"}
+    kwargs = {key: value for key, value in settings.items() if key not in ("name", "kwargs")}
+    kwargs |= settings.get("kwargs", {})
     try:
         return instantiate(kwargs, *args, _convert_="all")
     except InstantiationException as error:
@@ -265,5 +360,5 @@ def build_optimizer(settings: dict[str, Any], params: Iterable[Any]) -> Any:
     """An optimizer, around its inner one where the settings have an ``inner``."""
     if "inner" not in settings:
         return build("optimizer", settings, params)
-    inner = build("optimizer/inner", settings["inner"], params)
+    inner = build("optimizer/inner", {key: v for key, v in settings["inner"].items() if v is not None}, params)
     return build("optimizer", {key: value for key, value in settings.items() if key != "inner"}, inner)

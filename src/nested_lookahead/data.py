@@ -1,21 +1,62 @@
-"""Data sets small enough to live on the device, and minibatches cut there."""
+"""Samples, their splits, and minibatches of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from nested_lookahead.errors import UserError
+
+
+class Samples(Protocol):
+    """Labelled samples, whether they lie on the device or come from files."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(n,), int64."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of an image, (channels, length) of a signal."""
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device) -> Samples:
+        """The same samples, delivered on another device."""
+
+    def take(self, indices: np.ndarray[Any, Any]) -> Samples:
+        """A part of the samples, in this order."""
+
+    def fetch(self, chunks: Sequence[Tensor], seed: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """One batch (samples, labels) for each tensor of indices; with a seed, as they are shown in training."""
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel, in the samples' units."""
+
+
+def in_order(samples: Samples, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of ``size``, the last one possibly smaller."""
+    return samples.fetch(torch.split(torch.arange(len(samples)), size)) if len(samples) else iter(())
 
 
 @dataclass(frozen=True)
 class Split:
-    """``images``: (n, channels, height, width), uint8. ``labels``: (n,), int64."""
+    """Samples that fit in the device's memory.
+
+    ``images``: (n, channels, height, width), uint8, or signals (n, channels, length). ``labels``: (n,), int64.
+    """
 
     images: Tensor
     labels: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.images.shape[1:])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -23,29 +64,51 @@ class Split:
     def to(self, device: torch.device) -> Split:
         return Split(self.images.to(device), self.labels.to(device))
 
+    def take(self, indices: np.ndarray[Any, Any]) -> Split:
+        chosen = torch.from_numpy(indices).to(self.labels.device)
+        return Split(self.images[chosen], self.labels[chosen])
+
+    def fetch(self, chunks: Sequence[Tensor], seed: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        if not len(chunks):
+            return
+        # One transfer for all chunks: copying each would wait for the device.
+        indices = torch.cat(list(chunks)).to(self.labels.device)
+        for chunk in torch.split(indices, [len(chunk) for chunk in chunks]):
+            yield self.images[chunk], self.labels[chunk]
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        channels = [channel.double() for channel in self.images.transpose(0, 1)]
+        mean, std = [channel.mean() for channel in channels], [channel.std() for channel in channels]
+        return torch.stack(mean).float(), torch.stack(std).float()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as published: training and test samples."""
+
+    train: Samples
+    test: Samples
+    num_classes: int
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three disjoint splits. ``mean`` and ``std``, per channel of the training images, are in uint8 units."""
+    """Three disjoint splits. ``mean`` and ``std``, per channel of the training samples, are in the samples' units."""
 
-    train: Split
-    validation: Split
-    test: Split
+    train: Samples
+    validation: Samples
+    test: Samples
     num_classes: int
     mean: Tensor
     std: Tensor
 
     @classmethod
-    def from_splits(cls, train: Split, validation: Split, test: Split, num_classes: int) -> Dataset:
-        pixels = train.images.double()
-        mean, std = pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3))
-        return cls(train, validation, test, num_classes, mean.float(), std.float())
+    def from_splits(cls, train: Samples, validation: Samples, test: Samples, num_classes: int) -> Dataset:
+        return cls(train, validation, test, num_classes, *train.moments())
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of an image."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        return self.train.shape
 
     def to(self, device: torch.device) -> Dataset:
         return Dataset(
@@ -58,10 +121,52 @@ class Dataset:
         )
 
     def normalize(self, images: Tensor, channels_last: bool = False) -> Tensor:
-        """uint8 images to float32 of zero mean and unit variance over the training set, per channel."""
-        layout = torch.channels_last if channels_last else torch.contiguous_format
+        """Samples as float32 of zero mean and unit variance over the training set, per channel."""
+        layout = torch.channels_last if channels_last and images.dim() == 4 else torch.contiguous_format
         floats = images.to(torch.float32, memory_format=layout)
-        return (floats - self.mean[:, None, None]) / self.std[:, None, None]
+        per_channel = (-1, *(1 for _ in images.shape[2:]))
+        return (floats - self.mean.view(per_channel)) / self.std.view(per_channel)
+
+
+def split_source(source: Source, val_fraction: float, train_size: int | None, seed: int) -> Dataset:
+    """Hold out a stratified validation split, and keep a stratified subset of the rest to train on.
+
+    Args:
+        val_fraction: share of the published training samples, in [0, 1); 0 holds out nothing.
+        train_size: number of samples to train on; None keeps all.
+        seed: of the choice, 0 to 2³² − 1.
+
+    Raises:
+        UserError: a size that the data set does not have.
+    """
+    labels = source.train.labels.numpy()
+    if not 0 <= val_fraction < 1:
+        raise UserError(f"dataset.val_fraction={val_fraction}: must be in [0, 1)")
+    kept, validation = _stratified(np.arange(len(labels)), labels, round(val_fraction * len(labels)), seed)
+    if train_size is not None:
+        if not source.num_classes <= train_size <= len(kept):
+            raise UserError(f"dataset.train_size={train_size}: must be in [{source.num_classes}, {len(kept)}] here")
+        _, kept = _stratified(kept, labels, train_size, seed)
+
+    def take(chosen: np.ndarray[Any, Any]) -> Samples:
+        return source.train if len(chosen) == len(labels) else source.train.take(chosen)
+
+    return Dataset.from_splits(take(kept), take(validation), source.test, source.num_classes)
+
+
+def _stratified(
+    indices: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], size: int, seed: int
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """(the others, ``size`` of the indices), in equal shares of the classes."""
+    if size in (0, len(indices)):
+        return (indices, indices[:0]) if size == 0 else (indices[:0], indices)
+    from sklearn.model_selection import train_test_split
+
+    try:
+        others, chosen = train_test_split(indices, test_size=size, stratify=labels[indices], random_state=seed)
+    except ValueError as error:
+        raise UserError(f"dataset: no stratified split of {size} out of {len(indices)} samples: {error}") from None
+    return others, chosen
 
 
 class Batches:
@@ -71,7 +176,7 @@ class Batches:
     be saved at any batch and loaded: iteration then goes on with the batch that would have come next.
     """
 
-    def __init__(self, split: Split, batch_size: int, generator: torch.Generator) -> None:
+    def __init__(self, split: Samples, batch_size: int, generator: torch.Generator) -> None:
         self.split, self.batch_size, self.generator = split, batch_size, generator
         self._epoch_start = generator.get_state()
         self._position = 0
@@ -87,11 +192,12 @@ class Batches:
             self._epoch_start, self._position = self.generator.get_state(), 0
         else:
             self.generator.set_state(self._epoch_start)
-        order = torch.randperm(len(self.split), generator=self.generator).to(self.split.labels.device)
-        while self._position < len(self):
-            chosen = order[self._position * self.batch_size : (self._position + 1) * self.batch_size]
+        order = torch.randperm(len(self.split), generator=self.generator)
+        seed = int(torch.randint(2**31, (), generator=self.generator))
+        chunks = torch.split(order, self.batch_size)[self._position : len(self)]
+        for batch in self.split.fetch(chunks, seed):
             self._position += 1
-            yield self.split.images[chosen], self.split.labels[chosen]
+            yield batch
 
     def state_dict(self) -> dict[str, Any]:
         finished = self._position in (0, len(self))
@@ -101,23 +207,3 @@ class Batches:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._epoch_start, self._position = state_dict["generator"], state_dict["position"]
         self.generator.set_state(self._epoch_start)
-
-
-def digits() -> Dataset:
-    """1,797 scans of handwritten digits, 1 × 8 × 8, grey levels 0 to 16 (Alpaydin & Kaynak 1998), from scikit-learn.
-
-    The split is stratified and always the same: 1,257 to train, 180 for validation, 360 to test.
-    """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    pixels, labels = load_digits(return_X_y=True)
-    rest, test = train_test_split(range(len(labels)), test_size=360, stratify=labels, random_state=0)
-    train, validation = train_test_split(rest, test_size=180, stratify=labels[rest], random_state=0)
-    images = torch.from_numpy(pixels).mul(255 / 16).round().to(torch.uint8).view(-1, 1, 8, 8)
-    targets = torch.from_numpy(labels).long()
-
-    def take(chosen: list[int]) -> Split:
-        return Split(images[chosen], targets[chosen])
-
-    return Dataset.from_splits(take(train), take(validation), take(test), num_classes=10)

@@ -17,7 +17,7 @@ from nested_lookahead.errors import UserError
 class Hardware:
     device: torch.device
     precision: str
-    """``fp32`` or ``bf16``"""
+    """``fp32``, ``bf16`` or ``fp16``: of the forward pass; weights and optimizer are float32."""
     channels_last: bool
 
     @classmethod
@@ -40,9 +40,9 @@ class Hardware:
         )
 
     def autocast(self) -> AbstractContextManager[object]:
-        if self.precision == "bf16":
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return nullcontext()
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
 
     def synchronize(self) -> None:
         """Wait for the device, so that a clock read next counts all work."""

@@ -1,20 +1,36 @@
-"""Networks, each built for a data set's image shape (channels, height, width) and number of classes."""
+"""Networks, each built for a data set's sample shape and number of classes.
+
+A shape is (channels, height, width) of an image or (channels, length) of a signal.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
 
 if TYPE_CHECKING:
-    from torchvision.models import ResNet
+    from torchvision.models import ResNet, VisionTransformer
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
+
+
+def _channels(shape: Shape, dimensions: int, model: str, instead: str) -> int:
+    """Number of channels of a shape with so many other dimensions.
+
+    Raises:
+        ValueError: the samples have another number of dimensions.
+    """
+    if len(shape) != 1 + dimensions:
+        raise ValueError(f"{model} takes {dimensions}-D samples, these are {len(shape) - 1}-D, {shape}; try {instead}")
+    return shape[0]
 
 
 def mlp(shape: Shape, num_classes: int, hidden: list[int]) -> nn.Module:
-    """Fully connected layers with ReLU on the flattened image; no batch norm."""
+    """Fully connected layers with ReLU on the flattened sample; no batch norm."""
     layers: list[nn.Module] = [nn.Flatten()]
     width = math.prod(shape)
     for next_width in hidden:
@@ -26,7 +42,7 @@ def mlp(shape: Shape, num_classes: int, hidden: list[int]) -> nn.Module:
 def cnn(shape: Shape, num_classes: int, width: int) -> nn.Module:
     """Two 3×3 convolutions with batch norm and ReLU, then a linear head on a 2×2 grid of averages."""
     return nn.Sequential(
-        nn.Conv2d(shape[0], width, 3, padding=1, bias=False),
+        nn.Conv2d(_channels(shape, 2, "cnn", "model=cnn1d or mlp"), width, 3, padding=1, bias=False),
         nn.BatchNorm2d(width),
         nn.ReLU(),
         nn.MaxPool2d(2),
@@ -39,23 +55,120 @@ def cnn(shape: Shape, num_classes: int, width: int) -> nn.Module:
     )
 
 
+def cnn1d(shape: Shape, num_classes: int, width: int) -> nn.Module:
+    """Three strided convolutions with ReLU and a linear head (Greydanus & Kobak 2024, ``ConvBase``); no batch norm."""
+    convolutions = nn.Sequential(
+        nn.Conv1d(_channels(shape, 1, "cnn1d", "model=cnn"), width, 5, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv1d(width, width, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv1d(width, width, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+    )
+    features = convolutions(torch.zeros(1, *shape)).shape[1]
+    return nn.Sequential(*convolutions, nn.Linear(features, num_classes))
+
+
 def resnet18(shape: Shape, num_classes: int) -> ResNet:
     """torchvision's ResNet-18 (He et al. 2016); only the first convolution's input channels follow the data set."""
-    from torchvision.models import resnet18 as build
+    return _resnet("resnet18", shape, num_classes)
 
-    model = build(num_classes=num_classes)
-    if shape[0] != 3:
-        model.conv1 = nn.Conv2d(shape[0], 64, 7, stride=2, padding=3, bias=False)
-        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-    return model
+
+def resnet50(shape: Shape, num_classes: int) -> ResNet:
+    """torchvision's ResNet-50 (He et al. 2016), likewise."""
+    return _resnet("resnet50", shape, num_classes)
 
 
 def resnet18_cifar(shape: Shape, num_classes: int) -> ResNet:
     """ResNet-18 for small images: a 3×3 stem of stride 1 and no max-pool, as is usual on CIFAR."""
-    from torchvision.models import resnet18 as build
-
-    model = build(num_classes=num_classes)
-    model.conv1 = nn.Conv2d(shape[0], 64, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model = _resnet("resnet18", shape, num_classes)
+    model.conv1 = _he_normal(nn.Conv2d(shape[0], 64, 3, padding=1, bias=False))
     model.maxpool = nn.Identity()
+    return model
+
+
+def _resnet(name: str, shape: Shape, num_classes: int) -> ResNet:
+    from torchvision import models
+
+    channels = _channels(shape, 2, name, "model=cnn1d or mlp")
+    model: ResNet = getattr(models, name)(num_classes=num_classes)
+    if channels != 3:
+        model.conv1 = _he_normal(nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False))
+    return model
+
+
+def _he_normal(layer: nn.Conv2d) -> nn.Conv2d:
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return layer
+
+
+class WideBlock(nn.Module):
+    """Pre-activation residual block of two 3×3 convolutions."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(channels_in)
+        self.conv1 = _he_normal(nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False))
+        self.norm2 = nn.BatchNorm2d(channels_out)
+        self.conv2 = _he_normal(nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False))
+        self.shortcut: nn.Module | None = None
+        if channels_in != channels_out or stride != 1:
+            self.shortcut = _he_normal(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = relu(self.norm1(x))
+        residual: Tensor = self.conv2(relu(self.norm2(self.conv1(active))))
+        # Where the shape changes, the shortcut starts from the activation, as in the authors' code.
+        return residual + (x if self.shortcut is None else self.shortcut(active))
+
+
+class WideResNet(nn.Module):
+    """Wide ResNet (Zagoruyko & Komodakis 2016): three groups of (depth − 4) / 6 blocks, ``widen`` times as wide."""
+
+    def __init__(self, channels: int, num_classes: int, depth: int, widen: int) -> None:
+        super().__init__()
+        if depth < 10 or (depth - 4) % 6:
+            raise ValueError(f"depth must be 6n + 4 with n >= 1, got {depth}")
+        self.stem = _he_normal(nn.Conv2d(channels, 16, 3, padding=1, bias=False))
+        blocks: list[nn.Module] = []
+        width = 16
+        for group in range(3):
+            for block in range((depth - 4) // 6):
+                stride = 2 if group > 0 and block == 0 else 1
+                blocks.append(WideBlock(width, 16 * widen * 2**group, stride))
+                width = 16 * widen * 2**group
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = nn.BatchNorm2d(width)
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = relu(self.norm(self.blocks(self.stem(x))))
+        logits: Tensor = self.head(features.mean(dim=(2, 3)))
+        return logits
+
+
+def wide_resnet(shape: Shape, num_classes: int, depth: int, widen: int) -> WideResNet:
+    return WideResNet(_channels(shape, 2, "wide_resnet", "model=cnn1d or mlp"), num_classes, depth, widen)
+
+
+def vit_tiny(
+    shape: Shape, num_classes: int, patch_size: int, layers: int, heads: int, hidden: int
+) -> VisionTransformer:
+    """torchvision's Vision Transformer (Dosovitskiy et al. 2021) in the width of ViT-Ti (Touvron et al. 2021).
+
+    Raises:
+        ValueError: the images are not square, or not a whole number of patches wide.
+    """
+    from torchvision.models import VisionTransformer
+
+    channels = _channels(shape, 2, "vit_tiny", "model=cnn1d or mlp")
+    size = shape[1]
+    if shape[1] != shape[2] or size % patch_size:
+        raise ValueError(f"vit_tiny takes square images, a multiple of patch_size={patch_size} wide; these are {shape}")
+    model = VisionTransformer(size, patch_size, layers, heads, hidden, mlp_dim=4 * hidden, num_classes=num_classes)
+    if channels != 3:
+        model.conv_proj = nn.Conv2d(channels, hidden, patch_size, stride=patch_size)
+        nn.init.trunc_normal_(model.conv_proj.weight, std=math.sqrt(1 / (channels * patch_size**2)))
+        nn.init.zeros_(model.conv_proj.bias)
     return model

@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 CONFIG, METRICS, CHECKPOINT = "config.yaml", "metrics.csv", "checkpoint.pt"
 SUMMARY, STATUS, LOG = "summary.json", "status.json", "train.log"
 
-BOOKKEEPING = ("study", "output_dir", "device", "threads", "progress")
+BOOKKEEPING = (
+    "study",
+    "output_dir",
+    "device",
+    "threads",
+    "progress",
+    "dataset.data_dir",
+    "dataset.download",
+    "dataset.workers",
+)
 """Keys of a configuration that change where and how a run takes place, but not what it computes."""
 
 COLUMNS = ("step", "epoch", "split", "weights", "loss", "accuracy", "lr", "seconds")

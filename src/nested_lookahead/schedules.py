@@ -7,6 +7,8 @@ of its configured value.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 
 
 def constant(progress: float) -> float:
@@ -16,3 +18,28 @@ def constant(progress: float) -> float:
 def cosine(progress: float, final: float) -> float:
     """Half a cosine from 1 down to ``final`` (Loshchilov & Hutter 2017, SGDR, equation 5, without restarts)."""
     return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def linear(progress: float, final: float) -> float:
+    return 1 + (final - 1) * progress
+
+
+def multistep(progress: float, milestones: Sequence[float], gamma: float) -> float:
+    """Multiplied by ``gamma`` at each of the milestones, which are shares of training."""
+    return gamma ** bisect_right(sorted(milestones), progress)
+
+
+def over_steps(schedule: Callable[[float], float], total_steps: int, warmup: float) -> Callable[[int], float]:
+    """A schedule as a function of the step, counted from 0, after a linear warm-up.
+
+    During the first ``warmup`` of all steps the factor rises in equal parts to the schedule's first value, which it
+    has at the step after them; the schedule then extends over the rest.
+    """
+    rising = round(warmup * total_steps)
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return schedule(0.0) * (step + 1) / (rising + 1)
+        return schedule((step - rising) / max(1, total_steps - rising))
+
+    return factor

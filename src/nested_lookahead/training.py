@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -17,7 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from nested_lookahead.data import Batches, Dataset, Split
+from nested_lookahead import augment, schedules
+from nested_lookahead.data import Batches, Dataset, Samples, in_order
 from nested_lookahead.hardware import Hardware
 
 Row = dict[str, Any]
@@ -37,8 +39,19 @@ def seed_of(seed: int, stream: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:8], "big") >> 1
 
 
-def schedule_lr(optimizer: Optimizer, schedule: Callable[[float], float], total_steps: int) -> LambdaLR:
-    return LambdaLR(optimizer, lambda step: schedule(step / total_steps))
+@dataclass(frozen=True)
+class Recipe:
+    """What a training step does besides the optimizer's work."""
+
+    epochs: int
+    schedule: Callable[[float], float] = schedules.constant
+    """Share of training done → factor on the learning rate."""
+    warmup: float = 0.0
+    """Share of training in which the learning rate rises."""
+    augment: Callable[[Tensor, torch.Generator], Tensor] = augment.none
+    label_smoothing: float = 0.0
+    grad_clip: float | None = None
+    """Largest L2 norm of the whole gradient."""
 
 
 class Trainer:
@@ -48,16 +61,18 @@ class Trainer:
         self,
         model: nn.Module,
         optimizer: Optimizer,
-        schedule: Callable[[float], float],
         data: Dataset,
         batches: Batches,
-        epochs: int,
+        recipe: Recipe,
         hardware: Hardware,
+        augment_seed: int = 0,
     ) -> None:
         self.model, self.optimizer, self.data, self.batches = model, optimizer, data, batches
-        self.epochs, self.hardware = epochs, hardware
-        self.total_steps = epochs * len(batches)
-        self.scheduler = schedule_lr(optimizer, schedule, self.total_steps)
+        self.recipe, self.hardware = recipe, hardware
+        self.epochs, self.total_steps = recipe.epochs, recipe.epochs * len(batches)
+        self.scheduler = LambdaLR(optimizer, schedules.over_steps(recipe.schedule, self.total_steps, recipe.warmup))
+        self.scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.precision == "fp16")
+        self.augment_generator = torch.Generator(hardware.device).manual_seed(augment_seed)
         self.step = 0
         self.evaluated = 0
         """Step of the last evaluation."""
@@ -96,13 +111,17 @@ class Trainer:
 
     def train_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One step on uint8 images; returns the mean loss over the batch, before the step."""
-        inputs = self.data.normalize(images, self.hardware.channels_last)
+        inputs = self.data.normalize(self.recipe.augment(images, self.augment_generator), self.hardware.channels_last)
         with self.hardware.autocast():
             logits = self.model(inputs)
-        loss = cross_entropy(logits.float(), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self.recipe.grad_clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
         self.lr = float(self.optimizer.param_groups[0]["lr"])
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.scheduler.step()
         self.optimizer.zero_grad()
         return loss.detach()
@@ -142,8 +161,10 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "batches": self.batches.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "losses": self.losses,
             "random": {
+                "augment": self.augment_generator.get_state(),
                 "cpu": torch.get_rng_state(),
                 "cuda": torch.cuda.get_rng_state(self.hardware.device) if on_cuda else None,
             },
@@ -155,6 +176,8 @@ class Trainer:
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self.scheduler.load_state_dict(state_dict["scheduler"])
         self.batches.load_state_dict(state_dict["batches"])
+        self.scaler.load_state_dict(state_dict["scaler"])
+        self.augment_generator.set_state(state_dict["random"]["augment"])
         self.losses.copy_(state_dict["losses"])
         torch.set_rng_state(state_dict["random"]["cpu"])
         if state_dict["random"]["cuda"] is not None and self.hardware.device.type == "cuda":
@@ -202,7 +225,7 @@ def evaluate(trainer: Trainer, evaluation: Evaluation) -> list[Row]:
     """One row per split and kind of weights: the fast ones and, of a Lookahead, the outermost slow ones."""
     data, size = trainer.data, evaluation.train_samples
     splits = {
-        "train": Split(data.train.images[:size], data.train.labels[:size]),
+        "train": data.train.take(np.arange(min(size, len(data.train)))),
         "validation": data.validation,
         "test": data.test,
     }
@@ -229,13 +252,12 @@ def evaluate(trainer: Trainer, evaluation: Evaluation) -> list[Row]:
 
 
 @torch.no_grad()
-def measure(trainer: Trainer, split: Split, batch_size: int) -> tuple[float, float]:
+def measure(trainer: Trainer, split: Samples, batch_size: int) -> tuple[float, float]:
     """Mean cross-entropy (nats) and share of correct answers over a split."""
     trainer.model.eval()
-    loss = torch.zeros((), dtype=torch.float32, device=split.labels.device)
-    correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
-    for start in range(0, len(split), batch_size):
-        images, labels = split.images[start : start + batch_size], split.labels[start : start + batch_size]
+    loss = torch.zeros((), dtype=torch.float32, device=trainer.hardware.device)
+    correct = torch.zeros((), dtype=torch.int64, device=trainer.hardware.device)
+    for images, labels in in_order(split, batch_size):
         with trainer.hardware.autocast():
             logits = trainer.model(trainer.data.normalize(images, trainer.hardware.channels_last))
         loss += cross_entropy(logits.float(), labels, reduction="sum")
@@ -274,8 +296,11 @@ def _estimate_batch_norm(trainer: Trainer, norms: list[_BatchNorm], batches: int
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over the batches
         norm.train()
+    # As the running statistics of the fast weights are: from augmented batches, here always the same ones.
+    generator = torch.Generator(trainer.hardware.device).manual_seed(0)
     size, train = trainer.batches.batch_size, trainer.data.train
-    for start in range(0, min(batches * size, len(train) - 1), size):  # a batch of one has no variance
+    chunks = torch.split(torch.arange(len(train)), size)[:batches]
+    for images, _ in train.fetch([chunk for chunk in chunks if len(chunk) > 1], seed=0):  # one has no variance
         with trainer.hardware.autocast():
-            images = train.images[start : start + size]
-            trainer.model(trainer.data.normalize(images, trainer.hardware.channels_last))
+            inputs = trainer.recipe.augment(images, generator)
+            trainer.model(trainer.data.normalize(inputs, trainer.hardware.channels_last))
