@@ -4,6 +4,8 @@ import copy
 import io
 import itertools
 import pickle
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -164,6 +166,8 @@ def test_slow_weights_come_and_go(wrapper):
         assert torch.equal(weights(model), start)
         with optimizer.slow_weights(layer=0):
             assert torch.equal(weights(model), start)
+        with pytest.raises(RuntimeError, match="inside slow_weights"):
+            optimizer.step()
     assert torch.equal(weights(model), fast)
     with pytest.raises(ZeroDivisionError), optimizer.slow_weights():
         raise ZeroDivisionError
@@ -330,6 +334,52 @@ def test_distributed_checkpoint_by_parameter_name():
     assert torch.equal(weights(fresh_model), weights(model))
 
 
+@pytest.mark.parametrize("inner", ["sgd", "adam"])
+def test_distributed_checkpoint_into_a_fresh_optimizer(inner, tmp_path):
+    """The recipe of torch's tutorial: the fresh optimizer's state dict is the template of what is read."""
+    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+    def make():
+        model = make_model()
+        return model, WRAPPERS["nested"](INNER[inner](model.parameters()), "pullback")
+
+    model, optimizer = make()
+    train(model, optimizer, 7)
+    weights_and_state = get_state_dict(model, optimizer)
+    checkpoint.save(dict(zip(("model", "optimizer"), weights_and_state, strict=True)), checkpoint_id=tmp_path)
+    fresh_model, fresh = make()
+    template = dict(zip(("model", "optimizer"), get_state_dict(fresh_model, fresh), strict=True))
+    checkpoint.load(template, checkpoint_id=tmp_path)
+    set_state_dict(fresh_model, fresh, model_state_dict=template["model"], optim_state_dict=template["optimizer"])
+    assert fresh.fast_steps == 7
+    train(model, optimizer, 9, start=7)
+    train(fresh_model, fresh, 9, start=7)
+    assert torch.equal(weights(fresh_model), weights(model))
+
+
+def test_an_inner_optimizer_may_have_a_slow_buffer_of_its_own():
+    class Ranger(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            for param in self.param_groups[0]["params"]:
+                self.state[param]["slow_buffer"] = param.detach().clone()
+
+    model = make_model()
+    optimizer = Lookahead(Ranger(model.parameters(), lr=0.1), k=2)
+    train(model, optimizer, 3)
+    fresh = Lookahead(Ranger(make_model().parameters(), lr=0.1), k=2)
+    fresh.load_state_dict(optimizer.state_dict())
+    assert all("slow_buffer" in state for state in fresh.opt.state.values())
+
+
+def test_the_optimizers_need_torch_alone():
+    script = "import sys; before = set(sys.modules); import torch; torch_modules = set(sys.modules)\n"
+    script += "import nested_lookahead.optim; new = set(sys.modules) - torch_modules\n"
+    script += "assert new == {'nested_lookahead', 'nested_lookahead.optim'}, new"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_our_buffers_stay_out_of_the_inner_state():
     model = make_model()
     optimizer = WRAPPERS["nested"](INNER["adam"](model.parameters()), "pullback")
@@ -404,6 +454,28 @@ def test_several_groups_frozen_and_gradless_parameters():
     assert inner.state[used]["momentum_buffer"].item() == (1.6875 + 0.75) / 2
 
 
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_what_is_frozen_is_left_alone_until_it_is_unfrozen(alpha):
+    mask = nn.Parameter(torch.tensor([0.0, -torch.inf]), requires_grad=False)
+    late = nn.Parameter(torch.tensor([3.0]), requires_grad=False)
+    used = nn.Parameter(torch.tensor([3.0]))
+    optimizer = NestedLookahead(torch.optim.SGD([mask, late, used], lr=1.0), k=2, s=1, alpha=alpha, h=1.0)
+    for step in range(4):
+        if step == 2:
+            late.requires_grad_(True)
+            assert not optimizer.state.get(late)
+        used.grad = torch.ones(1)
+        late.grad = torch.ones(1) if step >= 2 else None
+        optimizer.step()
+    assert mask.tolist() == [0.0, -torch.inf]
+    assert not optimizer.state.get(mask)
+    assert late.item() == 3 - 2 * alpha
+    other = NestedLookahead(torch.optim.SGD([mask, late, used], lr=1.0), k=2, s=1, alpha=alpha, h=1.0)
+    other.load_state_dict(optimizer.state_dict())
+    assert not other.state.get(mask)
+    assert torch.equal(other.state[late]["slow_2"], optimizer.state[late]["slow_2"])
+
+
 @pytest.mark.parametrize("inner", ["sgd", "adam", "rmsprop"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64])
 def test_dtypes(dtype, inner):
@@ -413,8 +485,9 @@ def test_dtypes(dtype, inner):
     for _ in range(12):
         x.grad, y.grad = torch.full_like(x, 0.5), torch.full_like(y, 0.5)
         optimizer.step()
-    for param in (x, y):
+    for param, start in ((x, torch.linspace(-1, 1, 5).to(dtype)), (y, torch.ones(3))):
         assert torch.isfinite(param.abs()).all()
+        assert (param - start).abs().min() > 0.01
         for key, value in optimizer.state[param].items():
             assert value.dtype == param.dtype, key
     reference = nn.Parameter(torch.ones(3))
@@ -448,11 +521,18 @@ def test_model_moved_after_construction():
     model.to(torch.float64)
     train(model, optimizer, 12)
     assert all(state["slow_1"].dtype == torch.float64 for state in optimizer.state.values())
+    for param, state in optimizer.opt.state.items():  # and back, with what the inner optimizer keeps
+        param.grad, state["momentum_buffer"] = None, state["momentum_buffer"].float()
+    model.to(torch.float32)
+    train(model, optimizer, 12, start=12)
+    for state in optimizer.state.values():
+        assert {buffer.dtype for buffer in state.values()} == {torch.float32}
 
 
 def test_channels_last_parameters_keep_their_layout():
     conv = nn.Conv2d(4, 8, 3).to(memory_format=torch.channels_last)
     optimizer = Lookahead(INNER["sgd"](conv.parameters()))
+    optimizer.state_dict()
     assert optimizer.state[conv.weight]["slow_1"].is_contiguous(memory_format=torch.channels_last)
 
 
@@ -561,6 +641,23 @@ def test_hooks_of_both_optimizers_run():
     assert calls == ["outer pre", "inner pre", "inner post", "outer post", "save", "load"]
 
 
+def test_state_dict_hooks_see_and_change_the_whole_state():
+    model = make_model()
+    optimizer = Lookahead(INNER["adam"](model.parameters()), k=5)
+    train(model, optimizer, 2)
+    optimizer.register_state_dict_post_hook(lambda _, state: {**state, "note": sorted(state["state"][0])})
+
+    def set_lr(_, state):
+        assert "exp_avg" in state["state"][0]
+        state["param_groups"] = [{**group, "lr": 0.125} for group in state["param_groups"]]
+
+    optimizer.register_load_state_dict_pre_hook(set_lr)
+    saved = optimizer.state_dict()
+    assert saved["note"] == ["exp_avg", "exp_avg_sq", "slow_1", "step"]
+    optimizer.load_state_dict(saved)
+    assert optimizer.param_groups[0]["lr"] == 0.125
+
+
 def test_the_profiler_names_the_step():
     model = make_model()
     optimizer = NestedLookahead(INNER["sgd"](model.parameters()))
@@ -605,19 +702,20 @@ def test_compiled_training_step():
             optimizer.step()
             optimizer.zero_grad()
 
-        counter = CompileCounterWithBackend("aot_eager")
+        counter, frames = CompileCounterWithBackend("aot_eager"), []
         if compiled:
             step = torch.compile(step, backend=counter)
         for number in range(24):
             generator = torch.Generator().manual_seed(number)
             x = torch.randn(8, 4, generator=generator, dtype=torch.float64)
             step(x, torch.randint(3, (8,), generator=generator))
-        return weights(model), counter.frame_count
+            frames.append(counter.frame_count)
+        return weights(model), frames
 
     eager, _ = run(compiled=False)
     compiled, frames = run(compiled=True)
     torch.testing.assert_close(compiled, eager, rtol=1e-12, atol=1e-12)
-    assert 0 < frames < 24
+    assert 0 < frames[-1] == frames[7]  # nothing is compiled anew after the first cycle
 
 
 # --- clear errors ---------------------------------------------------------------------------------------------------
@@ -695,6 +793,21 @@ def test_momentum_of_an_unknown_optimizer_is_looked_for_at_the_first_sync():
     assert all(not s["exp_avg"].any() for s in two_steps(MOMENTUM_BUFFERS[1]).opt.state.values())
     with pytest.raises(ValueError, match="Plain keeps no momentum"):
         two_steps("velocity")
+
+
+def test_a_pullback_over_an_optimizer_without_any_state_is_an_error_too():
+    class SignSGD(torch.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {"lr": 0.1})
+
+        @torch.no_grad()
+        def step(self, closure=None):
+            for param in self.param_groups[0]["params"]:
+                param -= 0.1 * param.grad.sign()
+
+    model = make_model()
+    with pytest.raises(ValueError, match="SignSGD keeps no momentum"):
+        train(model, Lookahead(SignSGD(model.parameters()), k=2, pullback="reset"), 2)
 
 
 def test_lr_and_weight_decay_default_to_the_inner_optimizers_own():

@@ -31,7 +31,12 @@ def worker(rank, port, file):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     model, optimizer = make()
+    with torch.no_grad():  # DistributedDataParallel starts every rank from the weights of the first
+        for param in model.parameters():
+            param.add_(rank)
     parallel = nn.parallel.DistributedDataParallel(model)
+    inner = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer = NestedLookahead(inner, 3, 2, 0.5, 0.4, "pullback")
     train(parallel, optimizer, slice(rank, None, 2))
     torch.save(model.state_dict(), f"{file}.{rank}")
     dist.destroy_process_group()
@@ -47,3 +52,32 @@ def test_two_processes_equal_one(tmp_path):
     ranks = [torch.load(tmp_path / f"weights.{rank}", weights_only=True) for rank in range(2)]
     torch.testing.assert_close(ranks[0], ranks[1], rtol=0, atol=0)
     torch.testing.assert_close(ranks[0], model.state_dict(), rtol=1e-12, atol=1e-12)
+
+
+def sharded_worker(rank, port, file):
+    from torch.distributed.fsdp import fully_shard
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+    fully_shard(model, mesh=dist.init_device_mesh("cpu", (2,)))
+    optimizer = NestedLookahead(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), 3, 2, 0.5, 0.4, "pullback")
+    train(model, optimizer, slice(rank, None, 2))
+    with optimizer.slow_weights():
+        pass
+    full = {name: value.full_tensor() for name, value in model.state_dict().items()}
+    torch.save(full, f"{file}.{rank}")
+    dist.destroy_process_group()
+
+
+def test_sharded_parameters_equal_whole_ones(tmp_path):
+    """FSDP2: parameters and slow weights are DTensors."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(sharded_worker, args=(port, tmp_path / "weights"), nprocs=2)
+    model, optimizer = make()
+    train(model, optimizer, slice(None))
+    sharded = torch.load(tmp_path / "weights.0", weights_only=True)
+    torch.testing.assert_close(sharded, model.state_dict(), rtol=1e-12, atol=1e-12)

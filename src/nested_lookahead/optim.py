@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import defaultdict
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -34,6 +34,9 @@ MOMENTUM_BUFFERS = ("momentum_buffer", "exp_avg")
 """First-moment buffers: SGD, RMSprop and Muon keep the first, the Adam family the second."""
 
 
+OWN_BUFFER = re.compile(r"(slow|momentum_cache)_\d+")
+
+
 class Layer(NamedTuple):
     """One layer of slow weights."""
 
@@ -53,10 +56,10 @@ def sync_(fast: list[Tensor], slow_layers: list[list[Tensor]], step_sizes: list[
     """
     below = fast
     for slow, step_size in zip(slow_layers, step_sizes, strict=True):
-        torch._foreach_lerp_(slow, below, step_size)
+        _move_toward_(slow, below, step_size)
         below = slow
     for values in (fast, *slow_layers[:-1]):
-        torch._foreach_copy_(values, below)
+        _copy_(values, below)
 
 
 class MultilayerLookahead(Optimizer):
@@ -66,9 +69,10 @@ class MultilayerLookahead(Optimizer):
     fast weights, and every layer below it is reset to the new value. Slow weights start as a copy of the parameters
     taken here, so load a model's weights *before* you build its optimizer (or load both from a checkpoint).
 
-    `param_groups` are the inner optimizer's own, so that learning-rate schedulers work as usual. `state` holds one
-    ``slow_<l>`` tensor per parameter and layer, and ``momentum_cache_<l>`` where layer l pulls momentum back; the
-    inner optimizer's state stays in ``opt.state``. `state_dict` merges the two.
+    `param_groups` are the inner optimizer's own, so that learning-rate schedulers work as usual. From the first step
+    on `state` holds one ``slow_<l>`` tensor per parameter and layer, and ``momentum_cache_<l>`` where layer l pulls
+    momentum back; the inner optimizer's state stays in ``opt.state``. `state_dict` merges the two. Parameters that
+    have been frozen from the start are left alone and cost nothing.
 
     Args:
         opt: inner optimizer; also reachable as ``.opt``.
@@ -113,6 +117,10 @@ class MultilayerLookahead(Optimizer):
         self.opt = opt
         self.layers = tuple(layers)
         self.fast_steps = 0
+        # What becomes the slow weights of parameters that have not been stepped yet; None of frozen ones, which have
+        # not moved when they are unfrozen. Outside `state`, because torch.distributed.checkpoint takes an optimizer
+        # whose state is empty for a fresh one, and has it step once to fill the state of the inner optimizer, too.
+        self._initial: dict[Tensor, Tensor | None] = {}
         self._slow_in_place = False
         super().__init__(opt.param_groups, opt.defaults)
         self._share_param_groups()
@@ -131,14 +139,26 @@ class MultilayerLookahead(Optimizer):
         if not any(param_group is group for group in self.opt.param_groups):  # the constructor passes those it has
             self.opt.add_param_group(param_group)
         for param in param_group["params"]:
-            for depth in range(1, len(self.layers) + 1):
-                slow = param.detach().clone(memory_format=torch.preserve_format)
-                self.state[param][f"slow_{depth}"] = slow
+            self._initial[param] = _copy_of(param) if _can_move(param) else None
+
+    def _start_slow_weights(self) -> None:
+        """Give slow weights to the parameters that can move and have none yet."""
+        for param, start in list(self._initial.items()):
+            if start is None and not _can_move(param):
+                continue
+            start = _copy_of(param) if start is None else start
+            for depth, layer in enumerate(self.layers, start=1):
+                self.state[param][f"slow_{depth}"] = start if depth == 1 else _copy_of(start)
+                if layer.pullback == "pullback":
+                    self.state[param][f"momentum_cache_{depth}"] = torch.zeros_like(start)
+            del self._initial[param]
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one fast step, then sync the layers whose period ends with it. Returns the closure's value."""
         if self._slow_in_place:
             raise RuntimeError("step() inside slow_weights(): the step would be undone when the block ends")
+        if self._initial:
+            self._start_slow_weights()
         loss = self.opt.step() if closure is None else self.opt.step(closure)
         self.fast_steps += 1
         due = self._layers_due()
@@ -155,42 +175,54 @@ class MultilayerLookahead(Optimizer):
                 return depth
         return len(self.layers)
 
+    @torch._disable_dynamo  # type: ignore[attr-defined]  # a few launches every k steps are not worth a graph
     @torch.no_grad()
     def _sync(self, due: int) -> None:
         layers = self.layers[:due]
         step_sizes = [layer.alpha for layer in layers]
-        for params in _buckets([p for group in self.param_groups for p in group["params"]]):
+        for params, _ in _buckets(self._synced()):
             sync_(params, [self._slow(params, depth) for depth in range(1, due + 1)], step_sizes)
         if any(layer.pullback != "none" for layer in layers):
             self._sync_momentum(layers)
 
+    def _synced(self) -> list[Tensor]:
+        """The parameters that have slow weights: all but those that have been frozen from the start."""
+        synced = []
+        for group in self.param_groups:
+            for param in group["params"]:
+                if self.state.get(param):
+                    synced.append(param)
+                elif param not in self._initial:
+                    raise RuntimeError("a parameter was added to the inner optimizer alone: use this add_param_group")
+        return synced
+
     def _slow(self, params: list[Tensor], depth: int) -> list[Tensor]:
-        key = f"slow_{depth}"
-        for param in params:
-            state = self.state[param]
-            if key not in state:
-                raise RuntimeError("a parameter was added behind this optimizer's back: use its own add_param_group")
-            if state[key].device != param.device or state[key].dtype != param.dtype:  # model.to() after construction
-                state[key] = state[key].to(param)
-        return [self.state[param][key] for param in params]
+        return [self._buffer(param, f"slow_{depth}", like=param) for param in params]
+
+    def _buffer(self, param: Tensor, key: str, like: Tensor) -> Tensor:
+        """One of our buffers, brought to where and what ``like`` is by now (a model may have been moved)."""
+        buffer: Tensor = self.state[param][key]
+        if buffer.device != like.device or buffer.dtype != like.dtype:
+            buffer = self.state[param][key] = buffer.to(like)
+        return buffer
 
     def _sync_momentum(self, layers: Sequence[Layer]) -> None:
         params, buffers = self._momentum()
-        if not params and any(self.opt.state.values()):
+        if not params and any(param.grad is not None for param in self._synced()):
             raise ValueError(_no_momentum_message(self.opt))
-        for indices in _bucket_indices(buffers):
-            momentum = [buffers[i] for i in indices]
+        for momentum, owners in _buckets(buffers, params):
             caches: list[list[Tensor]] = []
             for depth, layer in enumerate(layers, start=1):
                 if layer.pullback == "reset":
-                    torch._foreach_zero_(momentum)
+                    _zero_(momentum)
                 elif layer.pullback == "pullback":
-                    cache = [self._momentum_cache(params[i], buffers[i], depth) for i in indices]
+                    key = f"momentum_cache_{depth}"
+                    cache = [self._buffer(param, key, like=m) for param, m in zip(owners, momentum, strict=True)]
                     sync_(momentum, [cache], [layer.alpha])
                     caches.append(cache)
             if len(layers) > 1:  # an outer sync overwrites the caches below it, as it overwrites their weights
                 for cache in caches:
-                    torch._foreach_copy_(cache, momentum)
+                    _copy_(cache, momentum)
 
     def _momentum(self) -> tuple[list[Tensor], list[Tensor]]:
         """Parameters that have a momentum buffer by now, and those buffers."""
@@ -204,15 +236,6 @@ class MultilayerLookahead(Optimizer):
                     buffers.append(buffer)
         return params, buffers
 
-    def _momentum_cache(self, param: Tensor, buffer: Tensor, depth: int) -> Tensor:
-        state, key = self.state[param], f"momentum_cache_{depth}"
-        if key not in state:
-            state[key] = torch.zeros_like(buffer, memory_format=torch.preserve_format)
-        elif state[key].device != buffer.device or state[key].dtype != buffer.dtype:
-            state[key] = state[key].to(buffer)
-        cache: Tensor = state[key]
-        return cache
-
     @contextmanager
     def slow_weights(self, layer: int = -1) -> Iterator[None]:
         """Put the slow weights of a layer (default: the outermost) into the parameters for a ``with`` block.
@@ -225,16 +248,19 @@ class MultilayerLookahead(Optimizer):
             ...     validate(model)
         """
         depth = range(1, len(self.layers) + 1)[layer]
-        params = [p for group in self.param_groups for p in group["params"]]
-        fast = [p.detach().clone(memory_format=torch.preserve_format) for p in params]
+        self._start_slow_weights()
+        params = self._synced()
+        fast = [_copy_of(param) for param in params]
         nested, self._slow_in_place = self._slow_in_place, True
         try:
             with torch.no_grad():
-                torch._foreach_copy_(params, self._slow(params, depth))
+                for param, slow in zip(params, self._slow(params, depth), strict=True):
+                    param.copy_(slow)
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(params, fast)
+                for param, value in zip(params, fast, strict=True):
+                    param.copy_(value)
             self._slow_in_place = nested
 
     def state_dict(self) -> dict[str, Any]:
@@ -243,13 +269,21 @@ class MultilayerLookahead(Optimizer):
         ``state[i]`` holds the inner optimizer's buffers and, beside them, ``slow_<l>`` and ``momentum_cache_<l>``;
         each of ``param_groups`` has a ``"lookahead"`` entry with the fast steps taken and the layers.
         """
-        own, merged = super().state_dict(), self.opt.state_dict()
-        state = dict(merged["state"])
-        for index, buffers in own["state"].items():
-            state[index] = {**state.get(index, {}), **buffers}
+        for pre_hook in self._optimizer_state_dict_pre_hooks.values():
+            pre_hook(self)
+        self._start_slow_weights()
+        inner = self.opt.state_dict()
+        state = dict(inner["state"])
+        for index, param in _indexed(inner["param_groups"], self.param_groups):
+            if self.state.get(param):
+                state[index] = {**state.get(index, {}), **self.state[param]}
         lookahead = {"fast_steps": self.fast_steps, "layers": [list(layer) for layer in self.layers]}
-        groups = [{**group, "lookahead": copy.deepcopy(lookahead)} for group in merged["param_groups"]]
-        return {**merged, "state": state, "param_groups": groups}
+        groups = [{**group, "lookahead": copy.deepcopy(lookahead)} for group in inner["param_groups"]]
+        state_dict = {**inner, "state": state, "param_groups": groups}
+        for post_hook in self._optimizer_state_dict_post_hooks.values():
+            result = post_hook(self, state_dict)
+            state_dict = state_dict if result is None else result
+        return state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` gave; as always in torch, saved hyperparameters replace the present ones.
@@ -258,6 +292,10 @@ class MultilayerLookahead(Optimizer):
             ValueError: the state is not a Lookahead's, or has another number of layers, groups or parameters;
                 nothing has been changed then.
         """
+        state_dict = state_dict.copy()
+        for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
+            result = pre_hook(self, state_dict)
+            state_dict = state_dict if result is None else result
         own, inner, lookahead = _split_state_dict(state_dict)
         layers = [Layer(*layer) for layer in lookahead["layers"]]
         if len(layers) != len(self.layers):
@@ -266,18 +304,24 @@ class MultilayerLookahead(Optimizer):
                 f"but this {type(self).__name__} has {len(self.layers)}"
             )
         self.opt.load_state_dict(inner)
-        super().load_state_dict(own)
         self.layers, self.fast_steps = tuple(layers), lookahead["fast_steps"]
+        self.state.clear()
+        self._initial.clear()
+        for index, param in _indexed(inner["param_groups"], self.param_groups):
+            if own.get(index):
+                self.state[param] = {key: value.to(param) for key, value in own[index].items()}
+            else:
+                self._initial[param] = None  # frozen when it was saved; starts from what it is by the next step
+        for post_hook in self._optimizer_load_state_dict_post_hooks.values():
+            post_hook(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {"opt": self.opt, "layers": self.layers, "fast_steps": self.fast_steps, "_slow_in_place": False}
-        return {**super().__getstate__(), **own}
+        own = {"opt": self.opt, "layers": self.layers, "fast_steps": self.fast_steps}
+        return {**super().__getstate__(), **own, "_initial": self._initial, "_slow_in_place": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self.param_groups = self.opt.param_groups
-        if "opt" in state:  # unpickled or copied: hooks do not travel; load_state_dict passes here without it
-            self._share_param_groups()
+        self._share_param_groups()  # hooks do not travel
 
     def __repr__(self) -> str:
         layers = "".join(
@@ -436,30 +480,61 @@ def _set_hyperparameter(opt: Optimizer, name: str, value: float | None) -> None:
         group[name] = value
 
 
-def _bucket_indices(tensors: Sequence[Tensor]) -> list[list[int]]:
-    """Split into what one foreach call should take.
+def _buckets(tensors: list[Tensor], owners: list[Tensor] | None = None) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """What one foreach call should take: lists of tensors, and of their owners.
 
     On an accelerator that is all tensors of a device and dtype, in two launches a layer. On a CPU it is one tensor
-    at a time: what the first pass over it read is then still in the cache for the second.
+    at a time: what the first pass over it read is then still in the cache for the second. Tensor subclasses go alone.
     """
-    if all(tensor.device.type == "cpu" for tensor in tensors):
-        return [[i] for i in range(len(tensors))]
-    buckets: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
-    for i, tensor in enumerate(tensors):
-        buckets[tensor.device, tensor.dtype].append(i)
+    buckets: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
+    for i, (tensor, owner) in enumerate(zip(tensors, owners or tensors, strict=True)):
+        alone = tensor.device.type == "cpu" or type(tensor) not in (Tensor, torch.nn.Parameter)
+        bucket = buckets.setdefault(i if alone else (tensor.device, tensor.dtype), ([], []))
+        bucket[0].append(tensor)
+        bucket[1].append(owner)
     return list(buckets.values())
 
 
-def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    return [[tensors[i] for i in indices] for indices in _bucket_indices(tensors)]
+def _can_move(param: Tensor) -> bool:
+    return param.requires_grad or param.grad is not None
 
 
-def _is_own(key: object) -> bool:
-    return isinstance(key, str) and key.startswith(("slow_", "momentum_cache_"))
+def _copy_of(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone(memory_format=torch.preserve_format)
 
 
-def _split_state_dict(state_dict: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Undo the merge of `MultilayerLookahead.state_dict`: (ours, the inner optimizer's, the "lookahead" entry).
+# A bucket of one takes the plain call: it costs less, and tensor subclasses (DTensor) have no foreach.
+
+
+def _move_toward_(slow: list[Tensor], fast: list[Tensor], step_size: float) -> None:
+    if len(slow) == 1:
+        slow[0].lerp_(fast[0], step_size)
+    else:
+        torch._foreach_lerp_(slow, fast, step_size)
+
+
+def _copy_(targets: list[Tensor], sources: list[Tensor]) -> None:
+    if len(targets) == 1:
+        targets[0].copy_(sources[0])
+    else:
+        torch._foreach_copy_(targets, sources)
+
+
+def _zero_(tensors: list[Tensor]) -> None:
+    if len(tensors) == 1:
+        tensors[0].zero_()
+    else:
+        torch._foreach_zero_(tensors)
+
+
+def _indexed(saved_groups: list[dict[str, Any]], groups: list[dict[str, Any]]) -> Iterator[tuple[int, Tensor]]:
+    """Pairs of a parameter's index in a state dict and the parameter."""
+    for saved, group in zip(saved_groups, groups, strict=True):
+        yield from zip(saved["params"], group["params"], strict=True)
+
+
+def _split_state_dict(state_dict: dict[str, Any]) -> tuple[dict[Any, Any], dict[str, Any], dict[str, Any]]:
+    """Undo the merge of `MultilayerLookahead.state_dict`: (our buffers, the inner state dict, the "lookahead" entry).
 
     Tensors are copied: torch's loading would share them with the optimizer that the state was taken from.
     """
@@ -471,15 +546,14 @@ def _split_state_dict(state_dict: dict[str, Any]) -> tuple[dict[str, Any], dict[
         )
     lookahead = saved_groups[0]["lookahead"]
     groups = [{key: value for key, value in group.items() if key != "lookahead"} for group in saved_groups]
-    own_state: dict[Any, Any] = {}
-    inner_state: dict[Any, Any] = {}
+    own: dict[Any, Any] = {}
+    inner: dict[Any, Any] = {}
     for index, buffers in copy.deepcopy(state_dict["state"]).items():
         if not isinstance(buffers, dict):
-            inner_state[index] = buffers
+            inner[index] = buffers
             continue
-        own_state[index] = {key: value for key, value in buffers.items() if _is_own(key)}
-        rest = {key: value for key, value in buffers.items() if not _is_own(key)}
+        own[index] = {key: value for key, value in buffers.items() if OWN_BUFFER.fullmatch(str(key))}
+        rest = {key: value for key, value in buffers.items() if key not in own[index]}
         if rest:
-            inner_state[index] = rest
-    own = {"state": own_state, "param_groups": groups}
-    return own, {**state_dict, "state": inner_state, "param_groups": groups}, lookahead
+            inner[index] = rest
+    return own, {**state_dict, "state": inner, "param_groups": groups}, lookahead
