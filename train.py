@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nested_lookahead import config as configuration
-from nested_lookahead.errors import JobError, RunFailed, UserError, run_command
+from nested_lookahead.errors import JobError, RunFailed, UserError, flatten, run_command
 from nested_lookahead.records import COMPLETED, DIVERGED, LOG, Run, environment, objective, scores
 
 if TYPE_CHECKING:
@@ -37,16 +37,19 @@ def main(cfg: DictConfig) -> float:
 def job(config: dict[str, Any]) -> float:
     settings = HydraConfig.get()
     path = Path(settings.runtime.output_dir)
-    try:
-        with Run(path) as run:
+    with Run(path) as run:
+        try:
             trainer = build(config)
             run.start(config, settings.runtime.choices)
             return record(run, trainer, config)
-    except UserError:
-        raise
-    except Exception as error:
-        log.exception("the run failed")
-        raise RunFailed(f"{type(error).__name__}: {error} (traceback in {path / LOG})") from error
+        except UserError:
+            raise
+        except Exception as error:
+            if not run.started:
+                run.start(config, settings.runtime.choices)
+            log.exception("the run failed")
+            what = flatten(f"{type(error).__name__}: {error}")
+            raise RunFailed(f"{what} (traceback in {path / LOG})") from error
 
 
 def build(config: dict[str, Any]) -> Trainer:

@@ -1,3 +1,4 @@
+import logging
 import sys
 from pathlib import Path
 
@@ -30,4 +31,7 @@ def command(monkeypatch, capsys, tmp_path):
         printed = capsys.readouterr()
         return status, printed.out, printed.err
 
-    return run
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield run
+    root.handlers, root.level = handlers, level  # Hydra's write to this test's captured output

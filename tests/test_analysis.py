@@ -55,7 +55,7 @@ def make_run(root, optimizer="nested_lookahead", seed=0, final=0.9, status="comp
         run.start(config, {})
         run.append(rows)
         identity = {"label": optimizer, "id": group, "seed": seed}
-        run.finish({"status": status, "run": identity, **scores(rows)})
+        run.finish({"status": status, "run": identity, "planned_steps": 20 * epochs, **scores(rows)})
     return path
 
 
@@ -95,8 +95,8 @@ def test_the_table_has_mean_and_interval_for_each_kind_of_weights(tmp_path):
 
 def test_equal_values_are_said_to_be_equal(tmp_path):
     for seed in range(3):
-        make_run(tmp_path, "sgd", seed=seed, final=0.8)
-    assert tables.readable(results(tmp_path))["test accuracy %, fast weights"][0] == "80.00 (all equal)"
+        make_run(tmp_path, "sgd", seed=seed, final=355 / 360)  # a value whose computed deviation is not exactly 0
+    assert tables.readable(results(tmp_path))["test accuracy %, fast weights"][0] == "98.61 (all equal)"
 
 
 def test_diverged_runs_stay_in_n_and_out_of_the_mean(tmp_path):
@@ -121,16 +121,28 @@ def test_what_cannot_be_used_is_listed_and_left_out(tmp_path):
     (foreign / "summary.json").write_text("{}")
     malicious = make_run(tmp_path, "adam", seed=2)
     (malicious / "config.yaml").write_text("config: !!python/object/apply:os.system ['touch hacked']\n")
-    shutil.copytree(good, tmp_path / "copy")
+    torn_metrics = make_run(tmp_path, "adam", seed=3)
+    content = (torn_metrics / "metrics.csv").read_bytes()
+    (torn_metrics / "metrics.csv").write_bytes(content[:-3])
+    truncated = make_run(tmp_path, "adam", seed=4)
+    (truncated / "metrics.csv").write_bytes(b"\n".join(content.splitlines()[:10]) + b"\n")
     study = collect.collect([tmp_path])
-    assert study.runs["path"].tolist() == [str(tmp_path / "copy")]
-    reasons = {Path(path).relative_to(tmp_path).parts[0]: reason for path, reason in study.left_out.to_numpy()}
-    assert len(study.left_out) == 5
-    assert "unreadable" in reasons["foreign"]
-    assert any("not finished" in reason for reason in study.left_out["reason"])
-    assert any("same configuration and seed" in reason for reason in study.left_out["reason"])
+    assert study.runs["path"].tolist() == [str(good)]
+    reasons = dict(study.left_out.to_numpy())
+    assert "not finished" in reasons.pop(str(unfinished))
+    assert "torn in its last line" in reasons.pop(str(torn_metrics))
+    assert "metrics end at step 60 of 200" in reasons.pop(str(truncated))
+    assert set(reasons) == {str(torn), str(foreign), str(malicious)}
+    assert all(reason.startswith("unreadable: ") for reason in reasons.values())
     assert not (tmp_path / "hacked").exists()
     assert not Path("hacked").exists()
+
+
+def test_the_same_run_twice_is_an_error(tmp_path):
+    run = make_run(tmp_path, "sgd")
+    shutil.copytree(run, tmp_path / "copy")
+    with pytest.raises(UserError, match="the same configuration and seed twice"):
+        collect.collect([tmp_path])
 
 
 def test_nothing_to_read_is_one_clear_line(tmp_path):
@@ -180,9 +192,57 @@ def test_learning_curves_show_every_run_and_each_groups_mean(tmp_path):
     assert [line.get_label() for line in bold] == ["SGD\n(n=1)", "Nested Lookahead (SGD)\n(n=2)"]
     np.testing.assert_allclose([line.get_ydata()[-1] for line in bold], [70, 85])
     assert all(line.get_alpha() == 0.25 for line in faint)
-    assert tail.get_lines()[0].get_xdata()[0] == 8
+    assert tail.get_lines()[0].get_xdata()[0] == 9
     assert whole.get_ylabel() == "test accuracy (%)"
     assert whole.get_xlabel() == "epoch"
+
+
+def test_a_diverged_run_does_not_bend_the_mean(tmp_path):
+    for seed in range(3):
+        make_run(tmp_path, "sgd", seed=seed, final=0.9)
+    diverged = make_run(tmp_path, "sgd", seed=3, final=0.2, status="diverged")
+    lines = (diverged / "metrics.csv").read_bytes().splitlines(keepends=True)
+    (diverged / "metrics.csv").write_bytes(b"".join(lines[:13]))  # four of ten epochs
+    study = collect.collect([tmp_path])
+    whole, _ = drawn(figures.learning_curves(study.runs, study.metrics))
+    bold = [line for line in whole.get_lines() if not line.get_label().startswith("_")]
+    assert [line.get_label() for line in bold] == ["SGD\n(n=3 of 4)"]
+    np.testing.assert_allclose(np.diff(bold[0].get_ydata(), 2) <= 0, True)  # rises ever more slowly: no jump
+    assert sorted(len(line.get_xdata()) for line in whole.get_lines()) == [4, 10, 10, 10, 10]
+
+
+def test_slow_curves_are_slow_and_what_has_none_is_named(command):
+    make_run("outputs/made", "sgd")
+    make_run("outputs/made", final=0.8)
+    status, out, _ = command("analyze.py", "--weights", "slow")
+    assert status == 0
+    assert "without slow weights, and so not in the figure: SGD" in out
+    study = collect.collect([Path("outputs/made")])
+    whole, _ = drawn(figures.learning_curves(study.runs, study.metrics, "slow"))
+    assert [line.get_ydata()[-1] for line in whole.get_lines()] == [pytest.approx(81)]
+    shutil.rmtree("outputs")
+    make_run("outputs/made", "sgd")
+    assert command("analyze.py", "--weights", "slow")[2] == (
+        "error: no slow weights were measured in these runs; take another choice of --weights\n"
+    )
+
+
+def test_settings_outside_the_optimizer_are_shown_where_methods_differ_in_them(tmp_path):
+    make_run(tmp_path, "sgd")
+    path = make_run(tmp_path)
+    text = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(text.replace("name: cosine", "name: constant"))
+    assert tables.readable(results(tmp_path))["settings"].str.contains("scheduler=").all()
+
+
+def test_tasks_with_the_same_name_are_told_apart(command):
+    for width in (8, 16):
+        path = make_run("outputs/made", "sgd", seed=width)
+        text = (path / "config.yaml").read_text()
+        (path / "config.yaml").write_text(text.replace("    name: cnn", f"    name: cnn\n    width: {width}"))
+    out = command("analyze.py")[1]
+    assert "digits, cnn, 10 epochs, batch 64, model.width=8: 1 run(s)" in out
+    assert "digits, cnn, 10 epochs, batch 64, model.width=16: 1 run(s)" in out
 
 
 def test_colours_and_line_styles_belong_to_methods():
@@ -250,7 +310,7 @@ def test_the_command_writes_tables_and_figures(command, tmp_path):
 def test_runs_on_different_tasks_are_never_put_side_by_side(command, tmp_path):
     make_run("outputs/made", "sgd")
     make_run("outputs/made", "sgd", seed=1, model="mlp")
-    status, out, _ = command("analyze.py", "outputs/made", "--out", "there", "--weights", "slow")
+    status, out, _ = command("analyze.py", "outputs/made", "--out", "there")
     assert status == 0
     assert "digits, cnn, 10 epochs, batch 64: 1 run(s)" in out
     assert "digits, mlp, 10 epochs, batch 64: 1 run(s)" in out

@@ -81,6 +81,15 @@ def test_identity_does_not_depend_on_how_a_setting_was_typed():
     )
     assert config.run_name(resolved("optimizer.k=5", "optimizer.alpha=5e-1", "seed=0")) == config.run_name(DEFAULT)
     assert config.identity(resolved("pullback=reset")) == config.identity(resolved("optimizer.pullback=reset"))
+    assert config.identity(resolved("pullback=reset")) == config.identity(resolved("optimizer.pullback=[reset,reset]"))
+    assert config.run_name(resolved("pullback=reset_inner")) == config.run_name(
+        resolved("optimizer.pullback=[reset,none]")
+    )
+    assert config.run_name(resolved("lr=0.3", "weight_decay=0.1")) == config.run_name(
+        resolved("optimizer.inner.lr=0.3", "optimizer.inner.weight_decay=0.1")
+    )
+    layers = "optimizer=multilayer_lookahead", "optimizer.layers=[[5,1],[2,0.5]]"
+    assert config.run_name(resolved(*layers)) == config.run_name(resolved(layers[0], layers[1].replace(",1]", ",1.0]")))
     assert config.identity(resolved("optimizer.h=1")) == config.identity(resolved("optimizer.h=1.0"))
 
 
@@ -93,7 +102,8 @@ def test_identity_does_not_depend_on_how_a_setting_was_typed():
             ["optimizer/inner=adam", "pullback=reset", "optimizer.h=1"],
             "nested_lookahead-adam-k5-a0.5-s5-h1-reset",
         ),
-        (["optimizer.pullback=[reset,none]"], "nested_lookahead-sgd-k5-a0.5-s5-h0.5-reset+none"),
+        (["optimizer.pullback=[reset,none]"], "nested_lookahead-sgd-k5-a0.5-s5-h0.5-reset_inner"),
+        (["optimizer.pullback=[reset,pullback]"], "nested_lookahead-sgd-k5-a0.5-s5-h0.5-reset+pullback"),
         (["optimizer=multilayer_lookahead"], "multilayer_lookahead-sgd-5x0.5-5x0.5-2x0.5-none"),
     ],
 )

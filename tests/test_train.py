@@ -94,6 +94,26 @@ def test_a_sweep(command):
         ["model=resnet18_cifar", "batch_size=512", "epochs=1"],
         ["precision=bf16", "channels_last=true", "model=cnn", "model.width=4"],
         ["device=cpu", "threads=1", "evaluation.every=2", "evaluation.weights=slow"],
+        ["optimizer/inner=nesterov", "scheduler=linear", "scheduler.warmup=0.2", "pullback=reset"],
+        ["optimizer/inner=nadam", "scheduler=multistep", "label_smoothing=0.1"],
+        ["optimizer/inner=radam", "grad_clip=1.0"],
+        ["optimizer/inner=adagrad"],
+        ["optimizer=adagrad", "lr=0.1"],
+        ["optimizer/inner=custom", "optimizer.inner._target_=torch.optim.Adamax", "+optimizer.inner.kwargs.eps=1e-7"],
+        [
+            "optimizer/inner=custom",
+            "optimizer.inner._target_=torch.optim.Rprop",
+            "optimizer.inner.weight_decay=null",
+            "batch_size=1257",
+        ],
+        ["precision=fp16", "model=cnn", "model.width=4"],
+        ["method=nested_adam", "lr=0.003", "weight_decay=0.01"],
+        ["augment=standard", "augment.padding=1"],
+        ["augment=published", "model=cnn", "model.width=4"],
+        ["model=vit_tiny", "model.layers=1", "model.hidden=24"],
+        ["model=wide_resnet", "model.depth=10", "model.widen=1", "batch_size=256"],
+        ["dataset=mnist1d", "model=cnn1d"],
+        ["dataset.val_fraction=0", "dataset.train_size=100"],
     ],
     ids=" ".join,
 )
@@ -108,7 +128,10 @@ MISTAKES = [
     (["optimizer.k=0"], ["k must be an integer >= 1, got 0"]),
     (["optimizer.kk=3"], ["optimizer.kk: no such key", "did you mean 'k'?", "alpha, h, inner, k"]),
     (["+optimizer.kk=3"], ["optimizer.kk: no such key", "did you mean 'k'?", "alpha, h, inner, k"]),
-    (["optimizer=foo"], ["'optimizer/foo'", "adam, adamw, lookahead, multilayer_lookahead, nested_lookahead, sgd"]),
+    (
+        ["optimizer=foo"],
+        ["'optimizer/foo'", "adagrad, adam, adamw, lookahead, multilayer_lookahead, nadam, nested_lookahead"],
+    ),
     (["optimizer.alpha=1.5"], ["alpha must be in (0, 1], got 1.5"]),
     (["optimizer.alpha=2"], ["alpha must be in (0, 1], got 2.0"]),
     (
@@ -131,6 +154,19 @@ MISTAKES = [
     (["device=toaster"], ["device=toaster", "must be auto, cpu, cuda"]),
     (["pullback=all"], ["'pullback/all'", "none, pullback, pullback_inner"]),
     (["optimizer=multilayer_lookahead", "optimizer.layers=[5,0.5]"], ["(k, alpha) pair"]),
+    (["device=meta"], ["device=meta: must be auto, cpu, cuda, cuda:N or mps"]),
+    (["dataset=mnist1d"], ["model=cnn: cnn takes 2-D samples, these are 1-D, (1, 40); try model=cnn1d or mlp"]),
+    (["dataset=cifar10", "dataset.download=false"], ["dataset=cifar10: cifar-10-batches-py/data_batch_1 is missing"]),
+    (["dataset=imagenet"], ["train/ is missing (looked in ", "set dataset.data_dir"]),
+    (["dataset.val_fraction=1"], ["dataset.val_fraction=1.0: must be in [0, 1)"]),
+    (["dataset.train_size=5"], ["dataset.train_size=5: must be in [10, 1257] here"]),
+    (["model=mlp", "model.hidden=[0]"], ["model=mlp: hidden must hold widths >= 1, got [0]"]),
+    (["model=vit_tiny", "model.patch_size=3"], ["model=vit_tiny", "a multiple of patch_size=3"]),
+    (["optimizer/inner=custom", "optimizer.inner._target_=torch.optim.Adamaxx"], ["optimizer/inner=custom", "Adamaxx"]),
+    (["scheduler.final=-3"], ["scheduler.final=-3.0: must be >= 0"]),
+    (["scheduler.warmup=1.5"], ["warmup=1.5: must be in [0, 1)"]),
+    (["grad_clip=0"], ["grad_clip=0.0: must be > 0, or null"]),
+    (["label_smoothing=1"], ["label_smoothing=1.0: must be in [0, 1)"]),
 ]
 
 
@@ -173,8 +209,8 @@ def test_help_lists_groups_and_examples_without_torch(tmp_path):
     script += "try:\n  train.main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     out = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
-    assert "optimizer: adam, adamw, lookahead, multilayer_lookahead, nested_lookahead, sgd" in out.stdout
-    assert "optimizer/inner: adam, adamw, rmsprop, sgd" in out.stdout
+    assert "optimizer: adagrad, adam, adamw, lookahead, multilayer_lookahead, nadam, nested_lookahead" in out.stdout
+    assert "optimizer/inner: adagrad, adam, adamw, custom, nadam, nesterov, radam, rmsprop, sgd" in out.stdout
     assert "schema" not in out.stdout
     assert out.stdout.count("  python train.py ") >= 5
 
@@ -200,6 +236,17 @@ def test_a_failing_run_says_so_in_its_own_log(command, monkeypatch):
     assert records.read_status(run)["status"] == "failed"
     assert records.read_status(run)["error"] == "ZeroDivisionError: division by zero"
     assert records.read_summary(run) is None
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m"]])
+def test_a_run_that_fails_before_its_first_step_says_so_too(command, sweep):
+    status, _, err = command("train.py", *sweep, "model.width=-1")
+    (run,) = runs_below("outputs")
+    assert status == 1
+    assert err.splitlines()[-1].startswith("error: RuntimeError: Trying to create tensor with negative dimension")
+    assert "Traceback" in (run / "train.log").read_text()
+    assert records.read_status(run)["status"] == "failed"
+    assert records.read_status(run)["error"].startswith("RuntimeError: Trying to create")
 
 
 def test_an_interrupted_run_says_so(command, monkeypatch):

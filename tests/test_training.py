@@ -1,5 +1,6 @@
 """Data, batches, schedules and evaluation."""
 
+import contextlib
 import copy
 import math
 import warnings
@@ -224,6 +225,40 @@ def test_evaluations_come_every_so_often_and_at_the_end(every, epochs):
     trainer = make_trainer(epochs=5)
     evaluation = Evaluation(every=every, batch_size=64, train_samples=10, bn_batches=1, weights="fast")
     assert [rows[0]["epoch"] for rows in fit(trainer, evaluation)] == epochs
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("stop", range(1, 15))
+def test_a_run_stopped_after_any_step_yields_the_rows_it_would_have(every, stop):
+    """Also between the last step of an epoch and its evaluation; with dropout, which draws from the global stream."""
+
+    class Stop(Exception):
+        pass
+
+    def stop_there(trainer):
+        if trainer.step == stop:
+            raise Stop
+
+    def make():
+        trainer = make_trainer(epochs=3, dropout=0.5)
+        torch.manual_seed(1)
+        return trainer
+
+    def rows_of(trainer, on_step=lambda trainer: None):
+        rows = []
+        with contextlib.suppress(Stop):
+            for evaluation_rows in fit(trainer, Evaluation(every, 64, 20, 1, "fast"), on_step):
+                rows += [{key: value for key, value in row.items() if key != "seconds"} for row in evaluation_rows]
+        return rows
+
+    expected = rows_of(make())
+    first = make()
+    rows = rows_of(first, stop_there)
+    saved = copy.deepcopy(first.state_dict())
+    second = make()
+    torch.manual_seed(99)
+    second.load_state_dict(saved)
+    assert rows + rows_of(second) == expected
 
 
 def test_without_a_validation_split_there_are_no_rows_for_it():

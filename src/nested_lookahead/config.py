@@ -14,7 +14,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from nested_lookahead.errors import UserError, unknown_key
+from nested_lookahead.errors import UserError, flatten, unknown_key
 from nested_lookahead.records import BOOKKEEPING
 
 
@@ -258,8 +258,23 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     for key in ("lr", "weight_decay"):
         if plain[key] is not None:
             inner[key] = plain[key]
+    _normalize(plain["optimizer"])
     _check(plain)
     return plain
+
+
+def _normalize(optimizer: dict[str, Any]) -> None:
+    """One spelling for settings without a type: 1 and 1.0, [reset, reset] and reset, [reset, none] and reset_inner."""
+    if "layers" in optimizer:
+        for layer in optimizer["layers"]:
+            if isinstance(layer, list) and len(layer) == 2 and type(layer[1]) is int:
+                layer[1] = float(layer[1])
+    modes = optimizer.get("pullback")
+    if isinstance(modes, list) and len(modes) == (len(optimizer["layers"]) if "layers" in optimizer else 2):
+        if len(set(modes)) == 1:
+            optimizer["pullback"] = modes[0]
+        elif len(modes) == 2 and "none" in modes:
+            optimizer["pullback"] = f"{modes[0]}_inner" if modes[1] == "none" else f"{modes[1]}_outer"
 
 
 def _reject_unknown_keys(node: DictConfig, path: str = "") -> None:
@@ -301,6 +316,8 @@ def _check(config: dict[str, Any]) -> None:
     for key, share in (("label_smoothing", config["label_smoothing"]), ("warmup", config["scheduler"]["warmup"])):
         if not 0 <= share < 1:
             raise UserError(f"{key}={share}: must be in [0, 1)")
+    if config["scheduler"].get("final", 0) < 0:
+        raise UserError(f"scheduler.final={config['scheduler']['final']}: must be >= 0")
     if config["grad_clip"] is not None and not config["grad_clip"] > 0:
         raise UserError(f"grad_clip={config['grad_clip']}: must be > 0, or null")
     if "inner" not in config["optimizer"] and config["pullback"] != "none":
@@ -351,9 +368,10 @@ def build(group: str, settings: dict[str, Any], *args: Any) -> Any:
     try:
         return instantiate(kwargs, *args, _convert_="all")
     except InstantiationException as error:
-        if isinstance(error.__cause__, (ValueError, TypeError, ImportError)):
-            raise UserError(f"{group}={settings['name']}: {error.__cause__}") from error
-        raise
+        cause = error.__cause__
+        if isinstance(cause, (ValueError, TypeError, ImportError)):
+            raise UserError(f"{group}={settings['name']}: {flatten(str(cause))}") from error
+        raise (cause or error) from None
 
 
 def build_optimizer(settings: dict[str, Any], params: Iterable[Any]) -> Any:

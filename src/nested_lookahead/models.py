@@ -31,6 +31,8 @@ def _channels(shape: Shape, dimensions: int, model: str, instead: str) -> int:
 
 def mlp(shape: Shape, num_classes: int, hidden: list[int]) -> nn.Module:
     """Fully connected layers with ReLU on the flattened sample; no batch norm."""
+    if any(width < 1 for width in hidden):
+        raise ValueError(f"hidden must hold widths >= 1, got {hidden}")
     layers: list[nn.Module] = [nn.Flatten()]
     width = math.prod(shape)
     for next_width in hidden:

@@ -19,6 +19,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
+from nested_lookahead.errors import RunFailed
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -56,6 +58,10 @@ class Run:
 
     def __enter__(self) -> Run:
         return self
+
+    @property
+    def started(self) -> bool:
+        return self._metrics is not None
 
     def start(self, config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
         """Begin anew: what an earlier try left is removed, its summary first."""
@@ -96,7 +102,8 @@ class Run:
         if isinstance(error, KeyboardInterrupt):
             self._write_status(INTERRUPTED)
         elif error is not None:
-            self._write_status(FAILED, f"{type(error).__name__}: {error}")
+            cause = error.__cause__ if isinstance(error, RunFailed) and error.__cause__ else error
+            self._write_status(FAILED, f"{type(cause).__name__}: {cause}")
 
     def _write_status(self, status: str, error: str | None = None) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -184,6 +191,7 @@ def _git_state() -> dict[str, Any] | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed copy may lie in somebody else's checkout
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
     except (OSError, subprocess.SubprocessError):
         return None
@@ -227,6 +235,16 @@ def read_status(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> pd.DataFrame:
+    """The metrics.
+
+    Raises:
+        ValueError: the file is torn: it does not end with its last line's end.
+    """
+    import io
+
     import pandas as pd
 
-    return pd.read_csv(path / METRICS)
+    content = (path / METRICS).read_bytes()
+    if not content.endswith(b"\n"):
+        raise ValueError(f"{METRICS} is torn in its last line")
+    return pd.read_csv(io.BytesIO(content))

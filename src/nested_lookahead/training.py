@@ -209,10 +209,16 @@ def fit(
     Raises:
         Diverged: a training loss, or an evaluated loss of the fast weights, is not finite.
     """
+
+    def due() -> bool:
+        """At the end of an epoch that is to be evaluated, and has not been."""
+        at_an_end = trainer.step > trainer.evaluated and trainer.step % len(trainer.batches) == 0
+        return at_an_end and (trainer.epoch % evaluation.every == 0 or trainer.epoch == trainer.epochs)
+
     while trainer.evaluated < trainer.total_steps:
-        if trainer.step < trainer.total_steps:
+        if not due():  # it is, where a run was cut off between an epoch and its evaluation
             trainer.train_epoch(on_step)
-        if trainer.epoch % evaluation.every == 0 or trainer.epoch == trainer.epochs:
+        if due():
             rows = evaluate(trainer, evaluation)
             trainer.evaluated = trainer.step
             yield rows

@@ -48,7 +48,7 @@ def collect(folders: Iterable[Path]) -> Study:
     """Read every run at or below the folders; a run that cannot be used is listed, with the reason.
 
     Raises:
-        UserError: a folder does not exist, or not one finished run is found.
+        UserError: a folder does not exist, not one finished run is found, or one is found twice.
     """
     runs: list[dict[str, Any]] = []
     metrics: list[pd.DataFrame] = []
@@ -61,21 +61,33 @@ def collect(folders: Iterable[Path]) -> Study:
     for path in dict.fromkeys(path for folder in folders for path in records.find_runs(folder)):
         try:
             run, curve = _read(path)
-            first = seen.setdefault((run["group"], run["seed"]), path)
-            if first != path:
-                raise _LeftOut(f"same configuration and seed as {first}")
         except _LeftOut as reason:
             left_out.append({"path": str(path), "reason": str(reason)})
             continue
+        first = seen.setdefault((run["group"], run["seed"]), path)
+        if first != path:
+            raise UserError(f"the same configuration and seed twice: {first} and {path}; which one is meant?")
         runs.append(run)
         metrics.append(curve.assign(path=str(path)))
     if not runs:
         where = ", ".join(str(folder) for folder in folders)
         unfinished = f" ({len(left_out)} left out: {left_out[0]['reason']})" if left_out else ""
         raise UserError(f"{where}: no finished run here{unfinished}")
+    _tell_tasks_apart(runs)
     return Study(
         pd.DataFrame(runs), pd.concat(metrics, ignore_index=True), pd.DataFrame(left_out, columns=["path", "reason"])
     )
+
+
+def _tell_tasks_apart(runs: list[dict[str, Any]]) -> None:
+    """Add to the names of tasks that would be called the same what they differ in."""
+    for name in {run["task"] for run in runs}:
+        alike = [run for run in runs if run["task"] == name]
+        if len({run["task_key"] for run in alike}) > 1:
+            keys = {key for run in alike for key in run if key.startswith(tuple(f"config.{part}." for part in TASK))}
+            varying = sorted(key for key in keys if len({str(run.get(key)) for run in alike}) > 1)
+            for run in alike:
+                run["task"] += "".join(f", {key.removeprefix('config.')}={run.get(key)}" for key in varying)
 
 
 class _LeftOut(Exception):
@@ -88,6 +100,9 @@ def _read(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         if summary is None:
             raise _LeftOut(f"not finished (status {records.read_status(path)['status']})")
         config, curve = records.read_config(path), records.read_metrics(path)
+        reached = curve["step"].max() if len(curve) else 0
+        if summary["status"] == records.COMPLETED and reached != summary["planned_steps"]:
+            raise _LeftOut(f"completed, but its metrics end at step {reached} of {summary['planned_steps']}")
         optimizer = config["optimizer"]
         run = {
             "path": str(path),

@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from nested_lookahead.analysis.labels import in_order, method_name, settings
 from nested_lookahead.errors import UserError
+from nested_lookahead.records import COMPLETED
 
 # Okabe-Ito colours with a contrast of at least 3:1 on white, fixed for each method and never given by order.
 METHOD_COLORS = {
@@ -76,9 +77,9 @@ def learning_curves(runs: pd.DataFrame, metrics: pd.DataFrame, weights: str = "f
         figure, (whole, tail) = plt.subplots(1, 2, figsize=(7.0, 2.9 + extra), width_ratios=(3, 2))
         rows = metrics[(metrics["split"] == split) & (metrics["weights"] == weights)]
         if rows.empty:
-            rows = metrics[(metrics["split"] == split) & (metrics["weights"] == "fast")]
+            raise UserError(f"no {weights} weights were measured in these runs; take another choice of --weights")
         last = rows["epoch"].max()
-        first = last - max(1, round(last / 5))
+        first = last - max(1, round(last / 5) - 1)
         labels = accuracy_curves(whole, groups, runs, rows)
         accuracy_curves(tail, groups, runs, rows[rows["epoch"] >= first])
         figure.suptitle(f"{groups['task'].iloc[0]}: {weights} weights", x=0.01, ha="left")
@@ -112,13 +113,16 @@ def accuracy_curves(
         kind = ["method", "inner", "pullback"]
         alike = groups.index[(groups[kind] == described[kind]).all(axis="columns")]
         color = shade(method_color(described["method"], methods), alike.get_loc(group), len(alike))
-        n = curves["path"].nunique()
+        completed = runs.loc[(runs["group"] == group) & (runs["status"] == COMPLETED), "path"]
+        whole = curves[curves["path"].isin(completed)]
+        n, count = whole["path"].nunique(), curves["path"].nunique()
         name = method_name(described["method"], described["inner"])
-        label = f"{name}\n" + f"{shown[group]} (n={n})".strip()
-        if n > 1:
+        label = f"{name}\n" + f"{shown[group]} (n={n}{f' of {count}' if n < count else ''})".strip()
+        if count > 1 or n < count:
             for _, run in curves.groupby("path"):
                 ax.plot(run["epoch"], 100 * run["accuracy"], color=color, alpha=0.25, lw=0.6, rasterized=True)
-        mean = 100 * curves.groupby("epoch")["accuracy"].mean()
+        # A mean over those still running at each epoch would jump where one diverges.
+        mean = 100 * whole.groupby("epoch")["accuracy"].mean()
         ax.plot(
             mean.index,
             mean,
@@ -129,7 +133,8 @@ def accuracy_curves(
             markersize=3.5,
             markevery=max(1, len(mean) // 6),
         )
-        labels.append((float(mean.iloc[-1]), label, color))
+        height = mean if len(mean) else 100 * curves.groupby("epoch")["accuracy"].mean()
+        labels.append((float(height.iloc[-1]), label, color))
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     ax.grid(axis="y", lw=0.4, alpha=0.4)

@@ -62,14 +62,18 @@ def setting_keys(groups: pd.DataFrame) -> list[str]:
 
 
 def settings(groups: pd.DataFrame, always: bool) -> pd.Series[str]:
-    """The settings of each group (row), as ``k=5 α=0.5``: those that tell the groups of a method apart.
+    """The settings of each group (row), as ``k=5 α=0.5``: those that tell groups of a method, or methods, apart.
 
     With ``always``, the periods, step sizes and pullback too where they are the same in all.
     """
     texts = pd.Series("", index=groups.index)
     for key in setting_keys(groups):
         column = groups[f"config.{key}"]
-        varies = column.astype(str).groupby([groups["method"], groups["inner"]]).transform("nunique") > 1
+        texts_of = column.astype(str)
+        if key.startswith("optimizer."):
+            varies = texts_of.groupby([groups["method"], groups["inner"]]).transform("nunique") > 1
+        else:  # what is not the method's own must not differ between methods unseen
+            varies = pd.Series([texts_of.ne(texts_of.iloc[0]).any()] * len(groups), index=groups.index)
         shown = column.notna() & (varies | (always and key in SYMBOLS))
         symbol = SYMBOLS.get(key) or key.removeprefix("optimizer.").removeprefix("inner.").removesuffix(".name")
         texts[shown] += column[shown].map(lambda value, symbol=symbol: f" {_setting(symbol, value)}")

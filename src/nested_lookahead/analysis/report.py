@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pandas as pd
+
 from nested_lookahead.analysis import figures, tables
 from nested_lookahead.analysis.collect import Study
+from nested_lookahead.analysis.labels import method_name
 
 
 def write(study: Study, out: Path, weights: str) -> str:
@@ -27,9 +30,16 @@ def write(study: Study, out: Path, weights: str) -> str:
         written += [out / f"results{suffix}.csv", out / f"results{suffix}.md"]
         curves = figures.learning_curves(runs, metrics, weights)
         written += figures.save(curves, out / f"learning_curves{suffix}")
+        measured = metrics.loc[metrics["weights"] == weights, "path"]
+        if without := sorted({method_name(*row) for row in _methods(runs[~runs["path"].isin(measured)])}):
+            text += [f"without {weights} weights, and so not in the figure: {', '.join(without)}", ""]
     text.append("mean ± half-width of the 95% t interval over seeds, at the last epoch")
     if len(study.left_out):
         text.append(f"left out: {len(study.left_out)}")
         text += [f"  {row.path}: {row.reason}" for row in study.left_out.itertuples()]
     text += ["", "written:", *(f"  {os.path.relpath(path)}" for path in written)]
     return "\n".join(text)
+
+
+def _methods(runs: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(zip(runs["method"], runs["inner"], strict=True))

@@ -17,6 +17,8 @@ def t_half_width(values: Sequence[float], level: float = 0.95) -> float | None:
     n = len(values)
     if n < 3:
         return None
+    if np.ptp(values) == 0:
+        return 0.0
     from scipy.stats import t
 
     return float(t.ppf((1 + level) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
