@@ -19,6 +19,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("folders", nargs="*", type=Path, help="folders of runs, at any depth (default: newest study)")
     parser.add_argument("--out", type=Path, help="where to write (default: analysis/ in the first folder)")
     parser.add_argument("--weights", choices=("fast", "slow"), default="fast", help="weights whose curves are drawn")
+    parser.add_argument(
+        "--split",
+        choices=("test", "validation", "train"),
+        default="test",
+        help="split whose accuracy is shown (choose settings on validation, report on test; default: test)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -28,7 +34,7 @@ def main() -> None:
 
     folders = options.folders or [collect.newest_study(OUTPUTS)]
     study = collect.collect(folders)
-    print(report.write(study, options.out or folders[0] / "analysis", options.weights))
+    print(report.write(study, options.out or folders[0] / "analysis", options.weights, options.split))
 
 
 if __name__ == "__main__":

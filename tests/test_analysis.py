@@ -317,6 +317,15 @@ def test_runs_on_different_tasks_are_never_put_side_by_side(command, tmp_path):
     assert {p.name for p in Path("there").glob("*.png")} == {"learning_curves-1.png", "learning_curves-2.png"}
 
 
+def test_settings_are_chosen_on_the_validation_split(command):
+    path = make_run("outputs/made", "sgd", final=0.9)
+    lines = (path / "metrics.csv").read_text().replace(",validation,fast,", ",validation,fast,0").splitlines()
+    (path / "metrics.csv").write_text("\n".join(lines) + "\n")
+    status, out, _ = command("analyze.py", "--split", "validation")
+    assert status == 0
+    assert "validation accuracy %, fast weights" in out
+
+
 def test_a_wrong_folder_is_one_line(command):
     status, out, err = command("analyze.py", "nowhere")
     assert (status, out, err) == (1, "", "error: nowhere: no such folder\n")

@@ -21,7 +21,7 @@ RUNS = {
     "fashion_mnist": 18,
     "fashion_mnist_reduced": 18,
     "laptop": 140,
-    "laptop_tuning": 140,
+    "laptop_tuning": 168,
     "grid": 243,
     "grid_pullback": 54,
 }

@@ -12,7 +12,7 @@ from nested_lookahead.analysis.collect import Study
 from nested_lookahead.analysis.labels import method_name
 
 
-def write(study: Study, out: Path, weights: str) -> str:
+def write(study: Study, out: Path, weights: str, split: str) -> str:
     """Write tables and figures, one set per task (runs on different tasks are never compared); return the text."""
     out.mkdir(parents=True, exist_ok=True)
     text: list[str] = []
@@ -21,14 +21,14 @@ def write(study: Study, out: Path, weights: str) -> str:
     for number, (_, runs) in enumerate(tasks, start=1):
         suffix = f"-{number}" if len(tasks) > 1 else ""
         metrics = study.metrics[study.metrics["path"].isin(runs["path"])]
-        table = tables.results(runs, metrics)
-        shown = tables.readable(table)
+        table = tables.results(runs, metrics, split)
+        shown = tables.readable(table, split)
         text += [f"{runs['task'].iloc[0]}: {len(runs)} run(s)", "", tables.to_text(shown), ""]
         (out / f"results{suffix}.md").write_text(tables.to_markdown(shown) + "\n", encoding="utf-8")
         values = [column for column in table.columns if column.endswith("_values")]
         table.drop(columns=values).to_csv(out / f"results{suffix}.csv", index=False)
         written += [out / f"results{suffix}.csv", out / f"results{suffix}.md"]
-        curves = figures.learning_curves(runs, metrics, weights)
+        curves = figures.learning_curves(runs, metrics, weights, split)
         written += figures.save(curves, out / f"learning_curves{suffix}")
         measured = metrics.loc[metrics["weights"] == weights, "path"]
         if without := sorted({method_name(*row) for row in _methods(runs[~runs["path"].isin(measured)])}):

@@ -11,20 +11,20 @@ from nested_lookahead.analysis.statistics import t_half_width
 from nested_lookahead.records import COMPLETED
 
 
-def final_accuracies(runs: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
-    """One row per completed run, indexed by path: test accuracy in % at its last evaluation, ``fast`` and ``slow``."""
+def final_accuracies(runs: pd.DataFrame, metrics: pd.DataFrame, split: str) -> pd.DataFrame:
+    """One row per completed run, indexed by path: accuracy in % at its last evaluation, ``fast`` and ``slow``."""
     completed = runs.loc[runs["status"] == COMPLETED, "path"]
-    test = metrics[(metrics["split"] == "test") & metrics["path"].isin(completed)]
-    last = test[test["step"] == test.groupby("path")["step"].transform("max")]
+    rows = metrics[(metrics["split"] == split) & metrics["path"].isin(completed)]
+    last = rows[rows["step"] == rows.groupby("path")["step"].transform("max")]
     return 100 * last.pivot_table(index="path", columns="weights", values="accuracy")
 
 
-def results(runs: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
-    """A row per group: method, settings, n, diverged, and mean and 95% half-width of the final test accuracy (%).
+def results(runs: pd.DataFrame, metrics: pd.DataFrame, split: str = "test") -> pd.DataFrame:
+    """A row per group: method, settings, n, diverged, and mean and 95% half-width of the final accuracy (%).
 
     Means are over completed runs; ``n`` counts all finished ones, diverged included.
     """
-    final = final_accuracies(runs, metrics)
+    final = final_accuracies(runs, metrics, split)
     groups = in_order(runs.drop_duplicates("group").set_index("group"))
     shown = settings(groups, always=True)
     rows = []
@@ -47,7 +47,7 @@ def results(runs: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def readable(table: pd.DataFrame) -> pd.DataFrame:
+def readable(table: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     """The table as people read it: ``97.2 ± 0.4``, the values themselves for n = 2, one value without an interval."""
     shown = table[["method", "settings", "n"]].astype({"n": str})
     diverged = table["diverged"] > 0
@@ -56,7 +56,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         if f"{weights}_mean" in table:
             values, half_widths = table[f"{weights}_values"], table[f"{weights}_half_width"]
             cells = [_cell(v, h) for v, h in zip(values, half_widths, strict=True)]
-            shown[f"test accuracy %, {weights} weights"] = cells
+            shown[f"{split} accuracy %, {weights} weights"] = cells
     return shown
 
 
