@@ -227,13 +227,12 @@ class MultilayerLookahead(Optimizer):
     def _momentum(self) -> tuple[list[Tensor], list[Tensor]]:
         """Parameters that have a momentum buffer by now, and those buffers."""
         params, buffers = [], []
-        for group in self.param_groups:
-            for param in group["params"]:
-                state = self.opt.state.get(param) or {}
-                buffer = next((state[key] for key in MOMENTUM_BUFFERS if state.get(key) is not None), None)
-                if buffer is not None:
-                    params.append(param)
-                    buffers.append(buffer)
+        for param in self._synced():
+            state = self.opt.state.get(param) or {}
+            buffer = next((state[key] for key in MOMENTUM_BUFFERS if state.get(key) is not None), None)
+            if buffer is not None:
+                params.append(param)
+                buffers.append(buffer)
         return params, buffers
 
     @contextmanager
