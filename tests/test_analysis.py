@@ -90,7 +90,7 @@ def test_the_table_has_mean_and_interval_for_each_kind_of_weights(tmp_path):
     fast = shown["test accuracy %, fast weights"].tolist()
     assert fast == ["80.00", "70.00, 80.00", "92.00 ± 4.97"]
     assert shown["test accuracy %, slow weights"].tolist() == ["–", "–", "93.00 ± 4.97"]
-    assert shown["settings"][2] == "lr=0.1 k=5 α=0.5 s=5 h=0.5 pullback: none"
+    assert shown["settings"][2] == "lr=0.1 k=5 α=0.5 s=5 h=0.5 pullback=none"
 
 
 def test_equal_values_are_said_to_be_equal(tmp_path):
@@ -168,10 +168,10 @@ def test_settings_that_differ_are_shown_and_groups_come_in_their_order(tmp_path)
     runs = collect.collect([tmp_path]).runs.set_index("group")
     groups = labels.in_order(runs)
     assert labels.settings(groups, always=False).tolist() == [
-        "k=3 pullback: none",
-        "k=5 pullback: none",
-        "k=10 pullback: none",
-        "k=5 pullback: reset",
+        "k=3 pullback=none",
+        "k=5 pullback=none",
+        "k=10 pullback=none",
+        "k=5 pullback=reset",
     ]
 
 
@@ -258,6 +258,15 @@ def test_colours_and_line_styles_belong_to_methods():
     assert figures.method_color("lion", ["sgd", "lion"]) == figures.OTHER_COLOR
     with pytest.raises(UserError, match="lion, sophia"):
         figures.method_color("lion", ["lion", "sophia"])
+
+
+def test_more_groups_than_a_legend_can_hold_are_left_to_the_table(tmp_path):
+    for k in range(1, 22):
+        make_run(tmp_path, "lookahead", k=k)
+    study = collect.collect([tmp_path])
+    figure = figures.learning_curves(study.runs, study.metrics)
+    assert not figure.legends
+    assert "21 settings, named in the results table" in figure.get_suptitle()
 
 
 @pytest.mark.parametrize("count", [1, 2, 6, 7, 14])

@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from nested_lookahead.errors import UserError, flatten, unknown_key
-from nested_lookahead.records import BOOKKEEPING
+from nested_lookahead.records import BOOKKEEPING, FEEDERS
 
 
 @dataclass
@@ -208,9 +208,6 @@ class Config:
     output_dir: str = MISSING
     progress: bool = MISSING
 
-
-FEEDERS = ("pullback", "lr", "weight_decay")
-"""Keys whose values end up in the optimizer's."""
 
 SCHEMAS: dict[str, dict[str, type]] = {
     "": {"config": Config},

@@ -39,6 +39,9 @@ BOOKKEEPING = (
 )
 """Keys of a configuration that change where and how a run takes place, but not what it computes."""
 
+FEEDERS = ("pullback", "lr", "weight_decay")
+"""Keys of a configuration whose values end up in the optimizer's."""
+
 COLUMNS = ("step", "epoch", "split", "weights", "loss", "accuracy", "lr", "seconds")
 
 COMPLETED, DIVERGED = "completed", "diverged"

@@ -52,6 +52,7 @@ STYLE: Any = {
     "figure.constrained_layout.use": True,
 }
 MAX_DIRECT_LABELS = 6
+MAX_LEGEND_LABELS = 20  # the results table is the place for more
 
 Color = tuple[float, float, float]
 
@@ -73,7 +74,8 @@ def learning_curves(runs: pd.DataFrame, metrics: pd.DataFrame, weights: str = "f
     groups = in_order(runs.drop_duplicates("group").set_index("group"))
     with mpl.rc_context(STYLE):
         direct = len(groups) <= MAX_DIRECT_LABELS
-        extra = 0 if direct else 0.17 * ((len(groups) + 1) // 2)
+        legend = not direct and len(groups) <= MAX_LEGEND_LABELS
+        extra = 0.17 * ((len(groups) + 1) // 2) if legend else 0
         figure, (whole, tail) = plt.subplots(1, 2, figsize=(7.0, 2.9 + extra), width_ratios=(3, 2))
         rows = metrics[(metrics["split"] == split) & (metrics["weights"] == weights)]
         if rows.empty:
@@ -82,18 +84,21 @@ def learning_curves(runs: pd.DataFrame, metrics: pd.DataFrame, weights: str = "f
         first = last - max(1, round(last / 5) - 1)
         labels = accuracy_curves(whole, groups, runs, rows)
         accuracy_curves(tail, groups, runs, rows[rows["epoch"] >= first])
-        figure.suptitle(f"{groups['task'].iloc[0]}: {weights} weights", x=0.01, ha="left")
+        unnamed = "" if direct or legend else f"; {len(groups)} settings, named in the results table"
+        figure.suptitle(f"{groups['task'].iloc[0]}: {weights} weights{unnamed}", x=0.01, ha="left")
         tail.set_title("the last fifth", loc="left")
         whole.set_ylabel(f"{split} accuracy (%)")
         if direct:
             end_labels(tail, labels)
-        else:
+        elif legend:
             handles = {
                 str(line.get_label()).replace("\n", " "): line
                 for line in whole.get_lines()
                 if not str(line.get_label()).startswith("_")
             }
-            figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=7)
+            figure.legend(
+                handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=7, handlelength=4
+            )
     return figure
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from nested_lookahead.records import BOOKKEEPING
+from nested_lookahead.records import BOOKKEEPING, FEEDERS
 
 NAMES = {
     "sgd": "SGD",
@@ -30,7 +30,7 @@ SYMBOLS = {
 }
 """Settings that a table always shows, where a method has them."""
 
-SAID_ELSEWHERE = ("optimizer.name", "optimizer.inner.name", "dataset.name", "model.name", "pullback", "seed")
+SAID_ELSEWHERE = ("optimizer.name", "optimizer.inner.name", "dataset.name", "model.name", "seed", *FEEDERS)
 """Keys whose values the method's or the task's name already has, or that a group does not share."""
 
 
@@ -81,6 +81,4 @@ def settings(groups: pd.DataFrame, always: bool) -> pd.Series[str]:
 
 
 def _setting(symbol: str, value: object) -> str:
-    if symbol == "pullback":
-        return f"pullback: {value}" if value != "pullback" else "pullback"
     return f"{symbol}={value:g}" if isinstance(value, float) else f"{symbol}={value}"
