@@ -80,8 +80,8 @@ def learning_curves(runs: pd.DataFrame, metrics: pd.DataFrame, weights: str = "f
         rows = metrics[(metrics["split"] == split) & (metrics["weights"] == weights)]
         if rows.empty:
             raise UserError(f"no {weights} weights were measured in these runs; take another choice of --weights")
-        last = rows["epoch"].max()
-        first = last - max(1, round(last / 5) - 1)
+        epochs = sorted(rows["epoch"].unique())
+        first = min(epochs[-1] - round(epochs[-1] / 5) + 1, epochs[-2:][0])  # two evaluations at the least
         labels = accuracy_curves(whole, groups, runs, rows)
         accuracy_curves(tail, groups, runs, rows[rows["epoch"] >= first])
         unnamed = "" if direct or legend else f"; {len(groups)} settings, named in the results table"
