@@ -76,3 +76,10 @@ def test_the_groups_and_choices_that_are_named():
 def test_linked_files_exist():
     for target in re.findall(r"\]\(([^)h][^)]*)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_figure_is_of_the_default_length():
+    import yaml
+
+    epochs = yaml.safe_load((ROOT / "conf/config.yaml").read_text())["epochs"]
+    assert f"on digits over {epochs} epochs" in README
