@@ -15,7 +15,17 @@ from omegaconf import DictConfig
 
 from nested_lookahead import config as configuration
 from nested_lookahead.errors import JobError, RunFailed, UserError, flatten, run_command
-from nested_lookahead.records import COMPLETED, DIVERGED, LOG, Run, environment, objective, scores
+from nested_lookahead.records import (
+    COMPLETED,
+    DIVERGED,
+    LOG,
+    Run,
+    environment,
+    objective,
+    read_config,
+    read_summary,
+    scores,
+)
 
 if TYPE_CHECKING:
     from nested_lookahead.training import Trainer
@@ -39,9 +49,13 @@ def job(config: dict[str, Any]) -> float:
     path = Path(settings.runtime.output_dir)
     with Run(path) as run:
         try:
+            if not config["overwrite"] and (finished := finished_before(run, config)) is not None:
+                return finished
             trainer = build(config)
-            run.start(config, settings.runtime.choices)
-            return record(run, trainer, config)
+            metrics = None if config["overwrite"] else resume(run, trainer)
+            if metrics is None:
+                run.start(config, settings.runtime.choices)
+            return record(run, trainer, config, metrics or [])
         except UserError:
             raise
         except Exception as error:
@@ -90,8 +104,44 @@ def build(config: dict[str, Any]) -> Trainer:
     return Trainer(model, optimizer, data, batches, recipe, hardware, augment_seed=seed("augment"))
 
 
-def record(run: Run, trainer: Trainer, config: dict[str, Any]) -> float:
-    """Train, write down what comes, and return the final validation accuracy (NaN of a diverged run)."""
+def finished_before(run: Run, config: dict[str, Any]) -> float | None:
+    """The result of a run that is over; None if it is yet to be made or finished."""
+    try:
+        stored, summary = read_config(run.path), read_summary(run.path)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("%s is damaged (%s): the run starts anew", run.path, error)
+        return None
+    if configuration.computed(stored) != configuration.computed(config):
+        raise UserError(f"{run.path}: holds a run of another configuration; move it away, or set overwrite=true")
+    if summary is None:
+        return None
+    log.info("%s: %s already, skipped (overwrite=true trains anew)", run.path, summary["status"])
+    return result_of(summary, config)
+
+
+def resume(run: Run, trainer: Trainer) -> list[dict[str, Any]] | None:
+    """Bring the trainer to the last checkpoint; the metrics until then, or None if there is nothing to go on from."""
+    state = run.load_checkpoint()
+    if state is None:
+        return None
+    metrics = run.resume(state["progress"]["evaluated"])
+    if metrics is None:
+        log.warning("%s: the metrics do not reach the checkpoint, the run starts anew", run.path)
+        return None
+    trainer.load_state_dict(state)
+    log.info("%s: resumed after epoch %d", run.path, trainer.epoch)
+    return metrics
+
+
+def result_of(summary: dict[str, Any], config: dict[str, Any]) -> float:
+    """Final validation accuracy; NaN of a diverged run."""
+    return objective(summary, config["evaluation"]["weights"]) if summary["status"] == COMPLETED else math.nan
+
+
+def record(run: Run, trainer: Trainer, config: dict[str, Any], metrics: list[dict[str, Any]]) -> float:
+    """Train on from what is in ``metrics``, write down what comes, and return the run's result."""
     from nested_lookahead.progress import ProgressBar, closing_text, evaluation_line
     from nested_lookahead.training import Diverged, Evaluation, fit
 
@@ -104,7 +154,6 @@ def record(run: Run, trainer: Trainer, config: dict[str, Any]) -> float:
         config["seed"],
         trainer.hardware,
     )
-    metrics: list[dict[str, Any]] = []
     outcome: dict[str, Any] = {"status": COMPLETED}
     trainer.hardware.reset_peak_memory()
     with ProgressBar(trainer, config["progress"]) as bar:
@@ -119,10 +168,10 @@ def record(run: Run, trainer: Trainer, config: dict[str, Any]) -> float:
             outcome = {"status": DIVERGED, "diverged": {"step": error.step, "cause": error.cause}}
             log.warning("diverged: %s", error)
     identity = {"label": configuration.label(config), "id": configuration.identity(config), "seed": config["seed"]}
-    result = scores(metrics)
-    run.finish({**outcome, "run": identity, **result, **trainer.usage(), **environment()})
-    log.info(closing_text(outcome["status"], result, trainer, run.path))
-    return objective(result, evaluation.weights) if outcome["status"] == COMPLETED else math.nan
+    summary = {**outcome, "run": identity, **scores(metrics), **trainer.usage(), **environment()}
+    run.finish(summary)
+    log.info(closing_text(summary, trainer, run.path))
+    return result_of(summary, config)
 
 
 if __name__ == "__main__":

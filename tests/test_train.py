@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -360,3 +361,108 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_continues_bit_for_bit(build, opt
             second.model.state_dict().values(), undisturbed.model.state_dict().values(), strict=True
         ):
             assert torch.equal(ours, theirs)
+
+
+# --- typed again ----------------------------------------------------------------------------------------------------
+
+SHORT = ("model=cnn", "model.width=4", "epochs=4", "dataset.train_size=200", "pullback=pullback")
+
+
+def test_a_finished_run_is_skipped_and_its_result_returned(command):
+    assert command("train.py", *SHORT)[0] == 0
+    (run,) = runs_below("outputs")
+    before = (run / "metrics.csv").read_bytes(), (run / "summary.json").stat().st_mtime_ns
+    status, out, _ = command("train.py", "epochs=4", *SHORT[:2], *SHORT[3:], "device=cpu", "threads=1")
+    assert status == 0
+    assert "completed already, skipped" in out
+    assert ((run / "metrics.csv").read_bytes(), (run / "summary.json").stat().st_mtime_ns) == before
+    assert "epoch 1/4" in command("train.py", *SHORT, "overwrite=true")[1]
+    assert (run / "summary.json").stat().st_mtime_ns != before[1]
+
+
+def half_done(command, monkeypatch, step=10):
+    """A run that fails in the step after ``step``."""
+    with monkeypatch.context() as patch:
+        train_step = training.Trainer.train_step
+
+        def cut_off(trainer, *args):
+            if trainer.step == step:
+                raise MemoryError
+            return train_step(trainer, *args)
+
+        patch.setattr(training.Trainer, "train_step", cut_off)
+        assert command("train.py", *SHORT)[0] == 1
+    (run,) = runs_below("outputs")
+    return run
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 8, 15])
+def test_a_run_that_was_cut_off_resumes_to_the_same_metrics(command, monkeypatch, step):
+    assert command("train.py", *SHORT, "output_dir=undisturbed")[0] == 0
+    run = half_done(command, monkeypatch, step)
+    status, out, _ = command("train.py", *SHORT)
+    assert status == 0
+    assert ("resumed after epoch" in out) == (step >= 4)
+    (reference,) = runs_below("undisturbed")
+    assert metrics_less_seconds(run) == metrics_less_seconds(reference)
+    ours, theirs = records.read_summary(run), records.read_summary(reference)
+    assert [ours[key] for key in ("final", "best", "steps")] == [theirs[key] for key in ("final", "best", "steps")]
+    states = [torch.load(path / "checkpoint.pt", weights_only=True) for path in (run, reference)]
+    torch.testing.assert_close(states[0]["model"], states[1]["model"], rtol=0, atol=0)
+    torch.testing.assert_close(states[0]["optimizer"]["state"], states[1]["optimizer"]["state"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "said"),
+    [
+        ("checkpoint.pt", lambda b: b[: len(b) // 2], "checkpoint.pt cannot be read"),
+        ("checkpoint.pt", lambda b: b"", "checkpoint.pt cannot be read"),
+        ("metrics.csv", lambda b: b[: len(b) // 2], "the metrics do not reach the checkpoint, the run starts anew"),
+        ("metrics.csv", lambda b: b + b"9,9,te", "resumed after epoch 2"),
+        ("metrics.csv", lambda b: b"", "the run starts anew"),
+        ("config.yaml", lambda b: b[: len(b) // 2], ""),
+        ("status.json", lambda b: b"", "resumed after epoch 2"),
+    ],
+)
+def test_damage_is_said_and_never_trained_upon(command, monkeypatch, file, damage, said):
+    assert command("train.py", *SHORT, "output_dir=undisturbed")[0] == 0
+    run = half_done(command, monkeypatch)
+    path = run / file
+    path.write_bytes(damage(path.read_bytes()))
+    status, out, err = command("train.py", *SHORT)
+    if file == "config.yaml" and status:
+        assert "holds a run of another configuration" in err
+        assert command("train.py", *SHORT, "overwrite=true")[0] == 0
+    else:
+        assert said in out
+    (reference,) = runs_below("undisturbed")
+    assert metrics_less_seconds(run) == metrics_less_seconds(reference)
+
+
+def test_a_directory_of_another_configuration_is_refused(command):
+    assert command("train.py", *SHORT)[0] == 0
+    (run,) = runs_below("outputs")
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("epochs: 4", "epochs: 5"))
+    status, _, err = command("train.py", *SHORT)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "holds a run of another configuration; move it away, or set overwrite=true" in err
+
+
+def test_a_killed_process_resumes(tmp_path, command, monkeypatch):
+    """SIGKILL, at a moment that no code can prepare for."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ("model=cnn", "model.width=4", "epochs=40", "threads=1")
+    script = [sys.executable, ROOT / "train.py", *arguments]
+    process = subprocess.Popen(script, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    while not runs_below("outputs") or len(runs_below("outputs")[0].joinpath("metrics.csv").read_bytes()) < 2000:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    (run,) = runs_below("outputs")
+    assert records.read_summary(run) is None
+    status, out, _ = command("train.py", *arguments)
+    assert status == 0
+    assert "resumed after epoch" in out
+    assert command("train.py", *arguments, "output_dir=undisturbed")[0] == 0
+    assert metrics_less_seconds(run) == metrics_less_seconds(runs_below("undisturbed")[0])

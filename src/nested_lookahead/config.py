@@ -207,6 +207,7 @@ class Config:
     study: str = MISSING
     output_dir: str = MISSING
     progress: bool = MISSING
+    overwrite: bool = MISSING
 
 
 SCHEMAS: dict[str, dict[str, type]] = {
@@ -329,9 +330,14 @@ def identity(config: dict[str, Any]) -> str:
 
     It hashes the resolved configuration less bookkeeping, less the seed, and less the keys that only feed others.
     """
+    return hashlib.sha256(json.dumps(computed(config), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def computed(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a configuration decides what a run computes, but for the seed."""
     kept = {key: value for key, value in config.items() if key not in (*BOOKKEEPING, *FEEDERS, "seed")}
     kept["dataset"] = {key: value for key, value in config["dataset"].items() if f"dataset.{key}" not in BOOKKEEPING}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+    return kept
 
 
 def label(config: dict[str, Any]) -> str:

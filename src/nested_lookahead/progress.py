@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from nested_lookahead.records import Scores
-
 if TYPE_CHECKING:
     from nested_lookahead.training import Trainer
 
@@ -72,14 +70,15 @@ def evaluation_line(trainer: Trainer, rows: list[dict[str, Any]]) -> str:
     return "  ".join(parts)
 
 
-def closing_text(status: str, result: Scores, trainer: Trainer, path: Path) -> str:
+def closing_text(summary: dict[str, Any], trainer: Trainer, path: Path) -> str:
     """The end of a run: test accuracy, time, where the results lie, what to type next."""
-    final = {weights: 100 * splits["test"]["accuracy"] for weights, splits in result["final"].items()}
+    final = {weights: 100 * splits["test"]["accuracy"] for weights, splits in summary["final"].items()}
     accuracy = ", ".join(f"{value:.2f}% ({weights} weights)" for weights, value in final.items())
     folder = os.path.relpath(path)
+    took = f"{trainer.epoch} epochs, {trainer.step} steps, {trainer.seconds:.1f} s"
     lines = [
         f"test accuracy  {accuracy or 'none: no epoch was finished'}",
-        f"training       {status} after {trainer.epoch} epochs, {trainer.step} steps, {trainer.seconds:.1f} s",
+        f"training       {summary['status']} after {took}",
         f"results        {folder}",
         f"next           python analyze.py {os.path.relpath(path.parent.parent)}",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 import os
 import shutil
@@ -24,7 +25,10 @@ from nested_lookahead.errors import RunFailed
 if TYPE_CHECKING:
     import pandas as pd
 
-CONFIG, METRICS, CHECKPOINT = "config.yaml", "metrics.csv", "checkpoint.pt"
+log = logging.getLogger(__name__)
+
+CONFIG, METRICS = "config.yaml", "metrics.csv"
+CHECKPOINT, PREVIOUS_CHECKPOINT = "checkpoint.pt", "checkpoint.previous.pt"
 SUMMARY, STATUS, LOG = "summary.json", "status.json", "train.log"
 
 BOOKKEEPING = (
@@ -33,6 +37,7 @@ BOOKKEEPING = (
     "device",
     "threads",
     "progress",
+    "overwrite",
     "dataset.data_dir",
     "dataset.download",
     "dataset.workers",
@@ -68,14 +73,33 @@ class Run:
 
     def start(self, config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
         """Begin anew: what an earlier try left is removed, its summary first."""
-        for name in (SUMMARY, CHECKPOINT, METRICS):
+        for name in (SUMMARY, CHECKPOINT, PREVIOUS_CHECKPOINT, METRICS):
             (self.path / name).unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         with _replacing(self.path / CONFIG) as file:
             yaml.safe_dump({"config": dict(config), "choices": dict(choices)}, file, sort_keys=False)
+        self._open_metrics([])
+
+    def resume(self, step: int) -> list[dict[str, Any]] | None:
+        """Go on after the evaluation at ``step``: drop rows of later ones, which will come again; return those kept.
+
+        None, and nothing is done, if the metrics do not have that evaluation.
+        """
+        try:
+            rows = read_rows(self.path)
+        except (OSError, ValueError):
+            return None
+        kept = [row for row in rows if row["step"] <= step]
+        if not kept or kept[-1]["step"] != step:
+            return None
+        self._open_metrics(kept)
+        return kept
+
+    def _open_metrics(self, rows: list[dict[str, Any]]) -> None:
+        with _replacing(self.path / METRICS) as file:
+            csv.writer(file).writerows([COLUMNS, *([row[column] for column in COLUMNS] for row in rows)])
         # Line-buffered: a killed run loses no whole line.
-        self._metrics = open(self.path / METRICS, "w", buffering=1, newline="")  # noqa: SIM115
-        csv.writer(self._metrics).writerow(COLUMNS)
+        self._metrics = open(self.path / METRICS, "a", buffering=1, newline="")  # noqa: SIM115
         self._write_status(RUNNING)
 
     def append(self, rows: list[dict[str, Any]]) -> None:
@@ -83,10 +107,32 @@ class Run:
         csv.writer(self._metrics).writerows([row[column] for column in COLUMNS] for row in rows)
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Write a checkpoint, keeping the one before until this one is whole and in place."""
         import torch  # the analysis reads run directories without it
 
-        with _replacing(self.path / CHECKPOINT, binary=True) as file:
-            torch.save(state, file)
+        newest = self.path / CHECKPOINT
+        fresh = newest.with_name(f"{CHECKPOINT}.{os.getpid()}.new")
+        try:
+            with _replacing(fresh, binary=True) as file:
+                torch.save(state, file)
+            if newest.exists():
+                os.replace(newest, self.path / PREVIOUS_CHECKPOINT)
+            os.replace(fresh, newest)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The newest checkpoint that can be read, tensors on the CPU; None if there is none."""
+        import torch
+
+        for path in (self.path / CHECKPOINT, self.path / PREVIOUS_CHECKPOINT):
+            try:
+                return dict(torch.load(path, map_location="cpu", weights_only=True))
+            except FileNotFoundError:
+                continue
+            except Exception as error:  # a torn archive or a damaged record can fail in many ways
+                log.warning("%s cannot be read (%s): left aside", path, type(error).__name__)
+        return None
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary: last, and whole or not at all, so that its presence means the run is over."""
@@ -95,6 +141,7 @@ class Run:
         with _replacing(self.path / SUMMARY) as file:
             json.dump(summary, file, indent=2, allow_nan=False)
             file.write("\n")
+        (self.path / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
         self._write_status(str(summary["status"]))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -166,7 +213,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def objective(result: Scores, weights: str) -> float:
+def objective(result: Mapping[str, Any], weights: str) -> float:
     """Final validation accuracy (test accuracy where nothing is held out), of the fast weights if there are no slow."""
     final = result["final"].get(weights) or result["final"]["fast"]
     return float(final.get("validation", final["test"])["accuracy"])
@@ -235,6 +282,22 @@ def read_status(path: Path) -> dict[str, Any]:
         return dict(json.loads((path / STATUS).read_text()))
     except FileNotFoundError:
         return {"status": "unknown", "error": None}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of the metrics that are whole, as they were appended.
+
+    Raises:
+        ValueError: a line is not one of ours.
+    """
+    content = (path / METRICS).read_text()
+    lines = content.splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    kinds = {"step": int, "epoch": int, "split": str, "weights": str}
+    try:
+        return [{key: kinds.get(key, float)(row[key]) for key in COLUMNS} for row in csv.DictReader(whole)]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{METRICS} has a line that is not one of ours") from error
 
 
 def read_metrics(path: Path) -> pd.DataFrame:
