@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nested_lookahead import config as configuration
-from nested_lookahead.errors import JobError, RunFailed, UserError, flatten, run_command
+from nested_lookahead.errors import Interrupted, JobError, RunFailed, UserError, flatten, run_command
 from nested_lookahead.records import (
     COMPLETED,
     DIVERGED,
@@ -26,6 +26,7 @@ from nested_lookahead.records import (
     read_summary,
     scores,
 )
+from nested_lookahead.sweeps import stop_on_signals
 
 if TYPE_CHECKING:
     from nested_lookahead.training import Trainer
@@ -156,14 +157,23 @@ def record(run: Run, trainer: Trainer, config: dict[str, Any], metrics: list[dic
     )
     outcome: dict[str, Any] = {"status": COMPLETED}
     trainer.hardware.reset_peak_memory()
-    with ProgressBar(trainer, config["progress"]) as bar:
+    with ProgressBar(trainer, config["progress"]) as bar, stop_on_signals() as raise_if_stopped:
+
+        def on_step(trainer: Trainer) -> None:
+            bar.on_step(trainer)
+            raise_if_stopped()
+
         try:
-            for rows in fit(trainer, evaluation, bar.on_step):
+            for rows in fit(trainer, evaluation, on_step):
                 run.append(rows)
                 run.save_checkpoint(trainer.state_dict())
                 metrics += rows
                 bar.on_evaluation(rows)
                 log.info(evaluation_line(trainer, rows))
+        except Interrupted:
+            run.save_checkpoint(trainer.state_dict())
+            log.warning("interrupted at step %d; the same command goes on from there", trainer.step)
+            raise
         except Diverged as error:
             outcome = {"status": DIVERGED, "diverged": {"step": error.step, "cause": error.cause}}
             log.warning("diverged: %s", error)

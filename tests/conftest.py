@@ -27,7 +27,10 @@ def command(monkeypatch, capsys, tmp_path):
 
     def run(script, *arguments):
         monkeypatch.setattr(sys, "argv", [script, *arguments])
-        status = run_command(mains[script])
+        try:
+            status = run_command(mains[script])
+        except SystemExit as end:
+            status = end.code
         printed = capsys.readouterr()
         return status, printed.out, printed.err
 

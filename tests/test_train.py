@@ -5,6 +5,9 @@ import csv
 import json
 import os
 import pty
+import re
+import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -200,7 +203,7 @@ def test_a_mistake_leaves_an_earlier_run_alone(command, monkeypatch):
     assert command("train.py", *QUICK)[0] == 0
     (run,) = runs_below("outputs")
     before = (run / "metrics.csv").read_bytes()
-    assert command("train.py", *QUICK, "device=cuda:77")[0] == 1
+    assert command("train.py", *QUICK, "device=cuda:77", "overwrite=true")[0] == 1
     assert (run / "metrics.csv").read_bytes() == before
     assert records.read_summary(run)["status"] == "completed"
 
@@ -241,10 +244,11 @@ def test_a_failing_run_says_so_in_its_own_log(command, monkeypatch):
 
 @pytest.mark.parametrize("sweep", [[], ["-m"]])
 def test_a_run_that_fails_before_its_first_step_says_so_too(command, sweep):
-    status, _, err = command("train.py", *sweep, "model.width=-1")
+    status, out, err = command("train.py", *sweep, "model.width=-1")
     (run,) = runs_below("outputs")
     assert status == 1
-    assert err.splitlines()[-1].startswith("error: RuntimeError: Trying to create tensor with negative dimension")
+    last_lines = out.splitlines()[-2] if sweep else err.splitlines()[-1]
+    assert last_lines.split(": ", 1)[1].startswith("RuntimeError: Trying to create tensor with negative dimension")
     assert "Traceback" in (run / "train.log").read_text()
     assert records.read_status(run)["status"] == "failed"
     assert records.read_status(run)["error"].startswith("RuntimeError: Trying to create")
@@ -466,3 +470,46 @@ def test_a_killed_process_resumes(tmp_path, command, monkeypatch):
     assert "resumed after epoch" in out
     assert command("train.py", *arguments, "output_dir=undisturbed")[0] == 0
     assert metrics_less_seconds(run) == metrics_less_seconds(runs_below("undisturbed")[0])
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("step", [0, 2, 10, 15])
+def test_a_signal_saves_at_the_end_of_the_step(command, monkeypatch, signum, status, step):
+    assert command("train.py", *SHORT, "output_dir=undisturbed")[0] == 0
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        train_step = training.Trainer.train_step
+
+        def signalled(trainer, *args):
+            if trainer.step == step:
+                os.kill(os.getpid(), signum)
+            return train_step(trainer, *args)
+
+        patch.setattr(training.Trainer, "train_step", signalled)
+        ended, out, _ = command("train.py", "-m", *SHORT)
+    assert ended == status
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    (run,) = runs_below("outputs")
+    assert f"interrupted at step {step + 1}" in out
+    assert records.read_status(run)["status"] == "interrupted"
+    assert torch.load(run / "checkpoint.pt", weights_only=True)["progress"]["step"] == step + 1
+    status, out, _ = command("train.py", "-m", *SHORT)
+    assert status == 0
+    assert "1 runs: 1 resumed" in out
+    (reference,) = runs_below("undisturbed")
+    assert metrics_less_seconds(run) == metrics_less_seconds(reference)
+
+
+def test_a_sweep_ends_with_what_became_of_its_runs(command, monkeypatch):
+    sweep = ("-m", *QUICK, "optimizer=sgd", "optimizer.lr=0.1,1e30,-1,0.2", "scheduler=constant")
+    status, out, err = command("train.py", *sweep)
+    assert status == 1
+    assert err == "error: 1 of 4 runs failed; the others are recorded, and the same command goes on\n"
+    assert "4 runs: 2 completed, 1 diverged, 1 failed\nfailed: optimizer=sgd: Invalid learning rate: -1.0\n" in out
+    again = re.search(r"  again: python train.py (.*)\n", out)[1]
+    assert "optimizer.lr=-1" in again
+    status, _, err = command("train.py", *shlex.split(again))
+    assert (status, err) == (1, "error: optimizer=sgd: Invalid learning rate: -1.0\n")
+    status, out, _ = command("train.py", *sweep)
+    assert "4 runs: 3 skipped, 1 failed" in out
+    assert out.count("epoch 1/2") == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,10 @@ from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+from nested_lookahead import sweeps
+
+log = logging.getLogger(__name__)
 
 
 class GridSweeper(BasicSweeper):
@@ -39,9 +45,11 @@ class GridSweeper(BasicSweeper):
         batch = list(jobs.values())
         if not isinstance(self.launcher, ListLauncher):  # which composes them itself
             self.validate_batch_is_legal(batch)
+        started = time.time()
         results = self.launcher.launch(batch, initial_job_idx=0)
-        for result in results:
-            _ = result.return_value  # raises what the job raised
+        if not isinstance(self.launcher, ListLauncher):
+            log.info(sweeps.report(results, started))
+        sweeps.raise_if_failed(results)
         return [results]
 
 

@@ -24,6 +24,13 @@ class JobError(SystemExit):
     """Carries a job's error (its cause) past Hydra, which would announce it in two lines of its own."""
 
 
+class Interrupted(SystemExit):
+    """A run stopped by a signal at the end of a step. Ends a sweep, too; its code is a shell's for that signal."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+
+
 def run_command(main: Callable[[], object]) -> int:
     """Run a command line's ``main`` and return its exit status.
 

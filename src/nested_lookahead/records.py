@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
-from nested_lookahead.errors import RunFailed
+from nested_lookahead.errors import Interrupted, RunFailed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +63,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._metrics: IO[str] | None = None
+        self._resumed = False
 
     def __enter__(self) -> Run:
         return self
@@ -83,15 +84,16 @@ class Run:
     def resume(self, step: int) -> list[dict[str, Any]] | None:
         """Go on after the evaluation at ``step``: drop rows of later ones, which will come again; return those kept.
 
-        None, and nothing is done, if the metrics do not have that evaluation.
+        None, and nothing is done, if the metrics do not have that evaluation. Step 0 is before the first one.
         """
         try:
             rows = read_rows(self.path)
         except (OSError, ValueError):
             return None
         kept = [row for row in rows if row["step"] <= step]
-        if not kept or kept[-1]["step"] != step:
+        if (kept[-1]["step"] if kept else 0) != step:
             return None
+        self._resumed = True
         self._open_metrics(kept)
         return kept
 
@@ -149,7 +151,7 @@ class Run:
             self._discard()
             return
         self._metrics.close()
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, (KeyboardInterrupt, Interrupted)):
             self._write_status(INTERRUPTED)
         elif error is not None:
             cause = error.__cause__ if isinstance(error, RunFailed) and error.__cause__ else error
@@ -157,7 +159,8 @@ class Run:
 
     def _write_status(self, status: str, error: str | None = None) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        content = {"status": status, "error": error, "host": socket.gethostname(), "pid": os.getpid(), "time": now}
+        content: dict[str, Any] = {"status": status, "error": error, "resumed": self._resumed}
+        content |= {"host": socket.gethostname(), "pid": os.getpid(), "time": now}
         with _replacing(self.path / STATUS) as file:
             json.dump(content, file, indent=2)
             file.write("\n")
