@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,18 +14,8 @@ from omegaconf import DictConfig
 
 from nested_lookahead import config as configuration
 from nested_lookahead.errors import Interrupted, JobError, RunFailed, UserError, flatten, run_command
-from nested_lookahead.records import (
-    COMPLETED,
-    DIVERGED,
-    LOG,
-    Run,
-    environment,
-    objective,
-    read_config,
-    read_summary,
-    scores,
-)
-from nested_lookahead.sweeps import stop_on_signals
+from nested_lookahead.records import COMPLETED, DIVERGED, LOG, Run, environment, scores
+from nested_lookahead.sweeps import finished_before, result_of, resume, stop_on_signals
 
 if TYPE_CHECKING:
     from nested_lookahead.training import Trainer
@@ -53,7 +42,7 @@ def job(config: dict[str, Any]) -> float:
             if not config["overwrite"] and (finished := finished_before(run, config)) is not None:
                 return finished
             trainer = build(config)
-            metrics = None if config["overwrite"] else resume(run, trainer)
+            metrics = None if config["overwrite"] else resume(run, trainer, config, settings.runtime.choices)
             if metrics is None:
                 run.start(config, settings.runtime.choices)
             return record(run, trainer, config, metrics or [])
@@ -103,42 +92,6 @@ def build(config: dict[str, Any]) -> Trainer:
         grad_clip=config["grad_clip"],
     )
     return Trainer(model, optimizer, data, batches, recipe, hardware, augment_seed=seed("augment"))
-
-
-def finished_before(run: Run, config: dict[str, Any]) -> float | None:
-    """The result of a run that is over; None if it is yet to be made or finished."""
-    try:
-        stored, summary = read_config(run.path), read_summary(run.path)
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        log.warning("%s is damaged (%s): the run starts anew", run.path, error)
-        return None
-    if configuration.computed(stored) != configuration.computed(config):
-        raise UserError(f"{run.path}: holds a run of another configuration; move it away, or set overwrite=true")
-    if summary is None:
-        return None
-    log.info("%s: %s already, skipped (overwrite=true trains anew)", run.path, summary["status"])
-    return result_of(summary, config)
-
-
-def resume(run: Run, trainer: Trainer) -> list[dict[str, Any]] | None:
-    """Bring the trainer to the last checkpoint; the metrics until then, or None if there is nothing to go on from."""
-    state = run.load_checkpoint()
-    if state is None:
-        return None
-    metrics = run.resume(state["progress"]["evaluated"])
-    if metrics is None:
-        log.warning("%s: the metrics do not reach the checkpoint, the run starts anew", run.path)
-        return None
-    trainer.load_state_dict(state)
-    log.info("%s: resumed after epoch %d", run.path, trainer.epoch)
-    return metrics
-
-
-def result_of(summary: dict[str, Any], config: dict[str, Any]) -> float:
-    """Final validation accuracy; NaN of a diverged run."""
-    return objective(summary, config["evaluation"]["weights"]) if summary["status"] == COMPLETED else math.nan
 
 
 def record(run: Run, trainer: Trainer, config: dict[str, Any], metrics: list[dict[str, Any]]) -> float:

@@ -441,6 +441,8 @@ def test_damage_is_said_and_never_trained_upon(command, monkeypatch, file, damag
         assert said in out
     (reference,) = runs_below("undisturbed")
     assert metrics_less_seconds(run) == metrics_less_seconds(reference)
+    assert records.read_config(run)["epochs"] == 4
+    assert records.read_summary(run)["status"] == records.read_status(run)["status"] == "completed"
 
 
 def test_a_directory_of_another_configuration_is_refused(command):

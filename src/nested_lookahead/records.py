@@ -77,11 +77,14 @@ class Run:
         for name in (SUMMARY, CHECKPOINT, PREVIOUS_CHECKPOINT, METRICS):
             (self.path / name).unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
-        with _replacing(self.path / CONFIG) as file:
-            yaml.safe_dump({"config": dict(config), "choices": dict(choices)}, file, sort_keys=False)
+        self._write_config(config, choices)
         self._open_metrics([])
 
-    def resume(self, step: int) -> list[dict[str, Any]] | None:
+    def _write_config(self, config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
+        with _replacing(self.path / CONFIG) as file:
+            yaml.safe_dump({"config": dict(config), "choices": dict(choices)}, file, sort_keys=False)
+
+    def resume(self, step: int, config: Mapping[str, Any], choices: Mapping[str, str]) -> list[dict[str, Any]] | None:
         """Go on after the evaluation at ``step``: drop rows of later ones, which will come again; return those kept.
 
         None, and nothing is done, if the metrics do not have that evaluation. Step 0 is before the first one.
@@ -94,6 +97,7 @@ class Run:
         if (kept[-1]["step"] if kept else 0) != step:
             return None
         self._resumed = True
+        self._write_config(config, choices)  # it may be damaged, or tell of another place or number of threads
         self._open_metrics(kept)
         return kept
 

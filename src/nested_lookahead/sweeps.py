@@ -1,20 +1,68 @@
-"""What happens around a job: signals that stop it, and what is said of a whole sweep."""
+"""What happens around a job: skip, resume, stop; and what is said of a whole sweep."""
 
 from __future__ import annotations
 
+import logging
+import math
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 
 from nested_lookahead import records
+from nested_lookahead.config import computed
 from nested_lookahead.errors import Interrupted, UserError, explain, flatten
+
+if TYPE_CHECKING:
+    from nested_lookahead.training import Trainer
+
+log = logging.getLogger(__name__)
+
+
+def finished_before(run: records.Run, config: dict[str, Any]) -> float | None:
+    """The result of a run that is over; None if it is yet to be made or finished."""
+    try:
+        stored, summary = records.read_config(run.path), records.read_summary(run.path)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("%s: its configuration or summary cannot be read (%s) and is written anew", run.path, error)
+        return None
+    if computed(stored) != computed(config):
+        raise UserError(f"{run.path}: holds a run of another configuration; move it away, or set overwrite=true")
+    if summary is None:
+        return None
+    log.info("%s: %s already, skipped (overwrite=true trains anew)", run.path, summary["status"])
+    return result_of(summary, config)
+
+
+def resume(
+    run: records.Run, trainer: Trainer, config: dict[str, Any], choices: Mapping[str, str]
+) -> list[dict[str, Any]] | None:
+    """Bring the trainer to the last checkpoint; the metrics until then, or None if there is nothing to go on from."""
+    state = run.load_checkpoint()
+    if state is None:
+        return None
+    metrics = run.resume(state["progress"]["evaluated"], config, choices)
+    if metrics is None:
+        log.warning("%s: the metrics do not reach the checkpoint, the run starts anew", run.path)
+        return None
+    trainer.load_state_dict(state)
+    log.info("%s: resumed after epoch %d", run.path, trainer.epoch)
+    return metrics
+
+
+def result_of(summary: dict[str, Any], config: dict[str, Any]) -> float:
+    """Final validation accuracy; NaN of a diverged run."""
+    if summary["status"] != records.COMPLETED:
+        return math.nan
+    return records.objective(summary, config["evaluation"]["weights"])
 
 
 @contextmanager
