@@ -28,6 +28,13 @@ def train(model, optimizer, share):
         optimizer.step()
 
 
+def on_two_processes(work, file):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(work, args=(port, file), nprocs=2)
+
+
 def worker(rank, port, file):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
@@ -44,10 +51,7 @@ def worker(rank, port, file):
 
 
 def test_two_processes_equal_one(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(worker, args=(port, tmp_path / "weights"), nprocs=2)
+    on_two_processes(worker, tmp_path / "weights")
     model, optimizer = make()
     train(model, optimizer, slice(None))
     ranks = [torch.load(tmp_path / f"weights.{rank}", weights_only=True) for rank in range(2)]
@@ -75,10 +79,7 @@ def sharded_worker(rank, port, file):
 @pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="torch 2.6 has no FSDP2 on the CPU")
 def test_sharded_parameters_equal_whole_ones(tmp_path):
     """FSDP2: parameters and slow weights are DTensors."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(sharded_worker, args=(port, tmp_path / "weights"), nprocs=2)
+    on_two_processes(sharded_worker, tmp_path / "weights")
     model, optimizer = make()
     train(model, optimizer, slice(None))
     sharded = torch.load(tmp_path / "weights.0", weights_only=True)
