@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +15,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nested_lookahead import config as configuration
-from nested_lookahead.errors import Interrupted, JobError, RunFailed, UserError, flatten, run_command
-from nested_lookahead.records import COMPLETED, DIVERGED, LOG, Run, environment, scores
-from nested_lookahead.sweeps import finished_before, result_of, resume, stop_on_signals
+from nested_lookahead.errors import JobError, RunFailed, UserError, disk_is_full, flatten, run_command
+from nested_lookahead.processes import ALONE, Processes, first_process, under_torchrun, worker_number
+from nested_lookahead.records import COMPLETED, DIVERGED, LOG, Onlooker, Run, environment, scores
+from nested_lookahead.sweeps import Signals, finished_before, result_of, resume
 
 if TYPE_CHECKING:
     from nested_lookahead.training import Trainer
@@ -26,37 +29,51 @@ configuration.register()
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).with_name("conf")), config_name="config")
 def main(cfg: DictConfig) -> float:
+    if not first_process():
+        logging.disable()
     try:
         return job(configuration.resolve(cfg))
     except UserError as error:
-        if HydraConfig.get().mode is RunMode.MULTIRUN:
+        if HydraConfig.get().mode is RunMode.MULTIRUN and not cfg.fail_fast and not under_torchrun():
             raise  # the sweep goes on
-        raise JobError from error
+        raise JobError(error) from error
 
 
 def job(config: dict[str, Any]) -> float:
-    settings = HydraConfig.get()
-    path = Path(settings.runtime.output_dir)
-    with Run(path) as run:
+    settings, processes = HydraConfig.get(), Processes.join()
+    path, choices = Path(settings.runtime.output_dir), settings.runtime.choices
+    run = Run(path) if processes.first else Onlooker(path)
+    with ExitStack() as stack:
+
+        def enter() -> float | None:
+            stack.enter_context(run)
+            return None if config["overwrite"] else finished_before(path, config)
+
+        def resumed() -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+            return None if config["overwrite"] else resume(run, config, choices)
+
         try:
-            if not config["overwrite"] and (finished := finished_before(run, config)) is not None:
+            if (finished := processes.first_says(enter)) is not None:
                 return finished
-            trainer = build(config)
-            metrics = None if config["overwrite"] else resume(run, trainer, config, settings.runtime.choices)
-            if metrics is None:
-                run.start(config, settings.runtime.choices)
-            return record(run, trainer, config, metrics or [])
+            trainer = build(config, processes)
+            if (last := processes.first_says(resumed)) is not None:
+                trainer.load_state_dict(last[0])
+                return record(run, trainer, config, last[1])
+            run.start(config, choices)
+            return record(run, trainer, config, [])
         except UserError:
             raise
         except Exception as error:
+            if disk_is_full(error):
+                raise JobError(error) from error  # it would fail the other jobs of a sweep, too
             if not run.started:
-                run.start(config, settings.runtime.choices)
+                run.start(config, choices)
             log.exception("the run failed")
             what = flatten(f"{type(error).__name__}: {error}")
             raise RunFailed(f"{what} (traceback in {path / LOG})") from error
 
 
-def build(config: dict[str, Any]) -> Trainer:
+def build(config: dict[str, Any], processes: Processes = ALONE) -> Trainer:
     import torch  # here, so that help and a mistyped setting need not wait for it
 
     from nested_lookahead.data import Batches, split_source
@@ -66,7 +83,9 @@ def build(config: dict[str, Any]) -> Trainer:
     def seed(stream: str) -> int:
         return seed_of(config["seed"], stream)
 
-    hardware = Hardware.choose(*(config[key] for key in ("device", "precision", "channels_last", "threads")))
+    turn = processes.local_rank if processes.count > 1 else worker_number()
+    where = {key: config[key] for key in ("device", "precision", "channels_last", "threads")}
+    hardware = Hardware.choose(**where, turn=turn)
     wanted = config["dataset"]
     source = configuration.build(
         "dataset", {key: wanted[key] for key in wanted if key not in ("val_fraction", "train_size", "split_seed")}
@@ -76,12 +95,16 @@ def build(config: dict[str, Any]) -> Trainer:
 
     torch.manual_seed(seed("weights"))
     model = configuration.build("model", config["model"], data.shape, data.num_classes).to(hardware.device)
+    if processes.count > 1 and hardware.device.type == "cuda":  # elsewhere torch has no such layer
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     if hardware.channels_last:
         model = model.to(memory_format=torch.channels_last)
     torch.manual_seed(seed("training"))  # dropout and the like, whatever the model has drawn
 
     optimizer = configuration.build_optimizer(config["optimizer"], model.parameters())
-    batches = Batches(data.train, config["batch_size"], torch.Generator().manual_seed(seed("order")))
+    order = torch.Generator().manual_seed(seed("order"))
+    plain = config["augment"]["name"] == "none"  # else a batch is augmented whole, and then shared out
+    batches = Batches(data.train, config["batch_size"], order, *([processes.share] if plain else []))
     schedule = {key: value for key, value in config["scheduler"].items() if key != "warmup"}
     recipe = Recipe(
         epochs=config["epochs"],
@@ -91,7 +114,7 @@ def build(config: dict[str, Any]) -> Trainer:
         label_smoothing=config["label_smoothing"],
         grad_clip=config["grad_clip"],
     )
-    return Trainer(model, optimizer, data, batches, recipe, hardware, augment_seed=seed("augment"))
+    return Trainer(model, optimizer, data, batches, recipe, hardware, seed("augment"), processes)
 
 
 def record(run: Run, trainer: Trainer, config: dict[str, Any], metrics: list[dict[str, Any]]) -> float:
@@ -99,34 +122,42 @@ def record(run: Run, trainer: Trainer, config: dict[str, Any], metrics: list[dic
     from nested_lookahead.progress import ProgressBar, closing_text, evaluation_line
     from nested_lookahead.training import Diverged, Evaluation, fit
 
-    evaluation = Evaluation(**config["evaluation"])
-    log.info(
-        "%s on %s, %s, seed %d (%s)",
-        configuration.label(config),
-        config["dataset"]["name"],
-        config["model"]["name"],
-        config["seed"],
-        trainer.hardware,
-    )
+    evaluation, processes = Evaluation(**config["evaluation"]), trainer.processes
+    what = (configuration.label(config), config["dataset"]["name"], config["model"]["name"], config["seed"])
+    log.info("%s on %s, %s, seed %d (%s)", *what, trainer.hardware)
+    if processes.count > 1:
+        log.info("%d processes share each batch of %d", processes.count, config["batch_size"])
     outcome: dict[str, Any] = {"status": COMPLETED}
     trainer.hardware.reset_peak_memory()
-    with ProgressBar(trainer, config["progress"]) as bar, stop_on_signals() as raise_if_stopped:
+    saved = time.monotonic()
+    with ProgressBar(trainer, config["progress"] and processes.first) as bar, Signals() as signals:
+
+        def save() -> None:
+            nonlocal saved
+            run.save_checkpoint(trainer.state_dict())
+            saved = time.monotonic()
+
+        def stop_if_told() -> None:
+            if processes.any(signals.came):
+                save()
+                processes.wait()
+                log.warning("interrupted at step %d; the same command goes on from there", trainer.step)
+                signals.obey()
 
         def on_step(trainer: Trainer) -> None:
             bar.on_step(trainer)
-            raise_if_stopped()
+            if time.monotonic() - saved >= 60 * config["checkpoint_minutes"]:
+                save()
+            if trainer.step % trainer.check_every == 0 or processes.count == 1:
+                stop_if_told()
 
         try:
             for rows in fit(trainer, evaluation, on_step):
                 run.append(rows)
-                run.save_checkpoint(trainer.state_dict())
+                save()
                 metrics += rows
                 bar.on_evaluation(rows)
                 log.info(evaluation_line(trainer, rows))
-        except Interrupted:
-            run.save_checkpoint(trainer.state_dict())
-            log.warning("interrupted at step %d; the same command goes on from there", trainer.step)
-            raise
         except Diverged as error:
             outcome = {"status": DIVERGED, "diverged": {"step": error.step, "cause": error.cause}}
             log.warning("diverged: %s", error)
@@ -134,6 +165,8 @@ def record(run: Run, trainer: Trainer, config: dict[str, Any], metrics: list[dic
     summary = {**outcome, "run": identity, **scores(metrics), **trainer.usage(), **environment()}
     run.finish(summary)
     log.info(closing_text(summary, trainer, run.path))
+    if signals.came:  # during the last evaluation; it is for the sweep
+        signals.obey()
     return result_of(summary, config)
 
 

@@ -1,3 +1,4 @@
+import csv
 import logging
 import sys
 from pathlib import Path
@@ -6,6 +7,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]  # tests/twin.py, and train.py, analyze.py
+
+
+def runs_below(path):
+    return sorted(p.parent for p in Path(path).rglob("metrics.csv"))
+
+
+def metrics_less_seconds(run):
+    with open(run / "metrics.csv") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
 @pytest.fixture(autouse=True)

@@ -85,8 +85,8 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     with Run(tmp_path) as run:
         run.start(CONFIG, {})
         run.finish({"status": "completed", "n": 1})
-    with pytest.raises(TypeError):
-        Run(tmp_path).finish({"status": "completed", "n": object()})
+    with pytest.raises(TypeError), Run(tmp_path) as run:
+        run.finish({"status": "completed", "n": object()})
     assert records.read_summary(tmp_path)["n"] == 1
     assert not list(tmp_path.glob("*.tmp"))
 
@@ -94,7 +94,8 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
 def test_checkpoints_load_as_plain_weights(tmp_path):
     import torch
 
-    Run(tmp_path).save_checkpoint({"w": torch.arange(3), "progress": {"step": 5}})
+    with Run(tmp_path) as run:
+        run.save_checkpoint({"w": torch.arange(3), "progress": {"step": 5}})
     loaded = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert loaded["progress"]["step"] == 5
     assert torch.equal(loaded["w"], torch.arange(3))

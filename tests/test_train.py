@@ -1,7 +1,6 @@
 """train.py as a user types it, in an empty folder."""
 
 import contextlib
-import csv
 import json
 import os
 import pty
@@ -16,20 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from conftest import ROOT, metrics_less_seconds, runs_below
 
 from nested_lookahead import records, training
 
 QUICK = ("model=mlp", "epochs=2", "evaluation.train_samples=100")
-
-
-def runs_below(path):
-    return sorted(p.parent for p in Path(path).rglob("metrics.csv"))
-
-
-def metrics_less_seconds(run):
-    with open(run / "metrics.csv") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
 def test_the_first_command(command):
@@ -406,7 +396,7 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_metrics(command, monkeypatch
     run = half_done(command, monkeypatch, step)
     status, out, _ = command("train.py", *SHORT)
     assert status == 0
-    assert ("resumed after epoch" in out) == (step >= 4)
+    assert ("resumed after step" in out) == (step >= 4)
     (reference,) = runs_below("undisturbed")
     assert metrics_less_seconds(run) == metrics_less_seconds(reference)
     ours, theirs = records.read_summary(run), records.read_summary(reference)
@@ -422,10 +412,10 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_metrics(command, monkeypatch
         ("checkpoint.pt", lambda b: b[: len(b) // 2], "checkpoint.pt cannot be read"),
         ("checkpoint.pt", lambda b: b"", "checkpoint.pt cannot be read"),
         ("metrics.csv", lambda b: b[: len(b) // 2], "the metrics do not reach the checkpoint, the run starts anew"),
-        ("metrics.csv", lambda b: b + b"9,9,te", "resumed after epoch 2"),
+        ("metrics.csv", lambda b: b + b"9,9,te", "resumed after step 8"),
         ("metrics.csv", lambda b: b"", "the run starts anew"),
         ("config.yaml", lambda b: b[: len(b) // 2], ""),
-        ("status.json", lambda b: b"", "resumed after epoch 2"),
+        ("status.json", lambda b: b"", "resumed after step 8"),
     ],
 )
 def test_damage_is_said_and_never_trained_upon(command, monkeypatch, file, damage, said):
@@ -469,7 +459,7 @@ def test_a_killed_process_resumes(tmp_path, command, monkeypatch):
     assert records.read_summary(run) is None
     status, out, _ = command("train.py", *arguments)
     assert status == 0
-    assert "resumed after epoch" in out
+    assert "resumed after step" in out
     assert command("train.py", *arguments, "output_dir=undisturbed")[0] == 0
     assert metrics_less_seconds(run) == metrics_less_seconds(runs_below("undisturbed")[0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from nested_lookahead import sweeps
+from nested_lookahead.config import resolve
+from nested_lookahead.progress import SweepProgress
 
 log = logging.getLogger(__name__)
 
@@ -36,21 +39,45 @@ class GridSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         assert self.hydra_context is not None
         assert self.launcher is not None
+        assert self.config is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        jobs: dict[tuple[str, ...], list[str]] = {}
+        distinct: dict[tuple[str, ...], list[str]] = {}
         for grid in self.grids:
             settings = [f"{key}={value}" for key, value in {**self.params, **grid}.items()]
             (batch,) = self.split_arguments(parser.parse_overrides(settings + arguments), None)
-            jobs |= {tuple(sorted(job)): job for job in batch}
-        batch = list(jobs.values())
-        if not isinstance(self.launcher, ListLauncher):  # which composes them itself
-            self.validate_batch_is_legal(batch)
-        started = time.time()
-        results = self.launcher.launch(batch, initial_job_idx=0)
-        if not isinstance(self.launcher, ListLauncher):
-            log.info(sweeps.report(results, started))
-        sweeps.raise_if_failed(results)
-        return [results]
+            distinct |= {tuple(sorted(overrides)): overrides for overrides in batch}
+        if isinstance(self.launcher, ListLauncher):
+            return [self.launcher.launch(list(distinct.values()), initial_job_idx=0)]
+
+        since = time.time()
+        jobs = [self._compose(overrides) for overrides in distinct.values()]
+        launch = functools.partial(self.launcher.launch, initial_job_idx=0)
+        names = _what_differs(list(distinct.values()))
+        objectives = [(name, functools.partial(job.objective, since)) for name, job in zip(names, jobs, strict=True)]
+        try:
+            with sweeps.stopping_workers(jobs), SweepProgress(objectives, bool(self.config.progress)):
+                sweeps.run_all(jobs, launch, since)
+        finally:
+            log.info(sweeps.report(jobs, since))
+        sweeps.raise_if_failed(jobs)
+        return [[job.result for job in jobs]]
+
+    def _compose(self, overrides: list[str]) -> sweeps.Job:
+        """A job, with its settings; a mistake in a name ends the sweep here, one in a value fails that job later."""
+        assert self.hydra_context is not None
+        assert self.config is not None
+        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        try:
+            path = Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir
+            return sweeps.Job(overrides, path, resolve(cfg))
+        except Exception:
+            return sweeps.Job(overrides)
+
+
+def _what_differs(batch: list[list[str]]) -> list[str]:
+    """Of each job's overrides those that not all jobs have."""
+    common = set.intersection(*map(set, batch))
+    return [" ".join(part for part in overrides if part not in common) or "the only run" for overrides in batch]
 
 
 class ListLauncher(Launcher):

@@ -15,7 +15,8 @@ from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from nested_lookahead.errors import UserError, flatten, unknown_key
-from nested_lookahead.records import BOOKKEEPING, FEEDERS
+from nested_lookahead.processes import jobs_at_once
+from nested_lookahead.records import ADDED, BOOKKEEPING, FEEDERS
 
 
 @dataclass
@@ -208,6 +209,8 @@ class Config:
     output_dir: str = MISSING
     progress: bool = MISSING
     overwrite: bool = MISSING
+    fail_fast: bool = MISSING
+    checkpoint_minutes: float = MISSING
 
 
 SCHEMAS: dict[str, dict[str, type]] = {
@@ -239,6 +242,7 @@ def register() -> None:
             store.store(group="/".join(filter(None, ("hydra/schema", group))), name=name, node=node)
     # The name of the directory in which Hydra runs a job, relative to the study's.
     OmegaConf.register_new_resolver("run_name", lambda *, _root_: run_name(resolve(_root_)), replace=True)
+    OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once, replace=True)
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
@@ -316,6 +320,8 @@ def _check(config: dict[str, Any]) -> None:
             raise UserError(f"{key}={share}: must be in [0, 1)")
     if config["scheduler"].get("final", 0) < 0:
         raise UserError(f"scheduler.final={config['scheduler']['final']}: must be >= 0")
+    if config["checkpoint_minutes"] < 0:
+        raise UserError(f"checkpoint_minutes={config['checkpoint_minutes']}: must be >= 0")
     if config["grad_clip"] is not None and not config["grad_clip"] > 0:
         raise UserError(f"grad_clip={config['grad_clip']}: must be > 0, or null")
     if "inner" not in config["optimizer"] and config["pullback"] != "none":
@@ -335,9 +341,16 @@ def identity(config: dict[str, Any]) -> str:
 
 def computed(config: dict[str, Any]) -> dict[str, Any]:
     """What of a configuration decides what a run computes, but for the seed."""
-    kept = {key: value for key, value in config.items() if key not in (*BOOKKEEPING, *FEEDERS, "seed")}
-    kept["dataset"] = {key: value for key, value in config["dataset"].items() if f"dataset.{key}" not in BOOKKEEPING}
-    return kept
+
+    def kept(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        return {
+            key: kept(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+            for key, value in node.items()
+            if (full_key := prefix + key) not in (*BOOKKEEPING, *FEEDERS, "seed")
+            and not (full_key in ADDED and value == ADDED[full_key])
+        }
+
+    return kept(config)
 
 
 def label(config: dict[str, Any]) -> str:

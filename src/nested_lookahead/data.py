@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,9 +39,9 @@ class Samples(Protocol):
         """Mean and standard deviation of each channel, in the samples' units."""
 
 
-def in_order(samples: Samples, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of ``size``, the last one possibly smaller."""
-    return samples.fetch(torch.split(torch.arange(len(samples)), size)) if len(samples) else iter(())
+def in_order(samples: Samples, size: int, every: slice = slice(None)) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of ``size``, the last one possibly smaller; of these, the ones that ``every`` takes."""
+    return samples.fetch(torch.split(torch.arange(len(samples)), size)[every]) if len(samples) else iter(())
 
 
 @dataclass(frozen=True)
@@ -173,11 +173,18 @@ class Batches:
     """Minibatches of a split in a new random order each epoch, the last one possibly smaller.
 
     The order comes from ``generator`` alone, a CPU generator, and so is the same on every device. The position can
-    be saved at any batch and loaded: iteration then goes on with the batch that would have come next.
+    be saved at any batch and loaded: iteration then goes on with the batch that would have come next. Only ``part``
+    of each batch's samples is fetched: where several processes train together, each fetches its own.
     """
 
-    def __init__(self, split: Samples, batch_size: int, generator: torch.Generator) -> None:
-        self.split, self.batch_size, self.generator = split, batch_size, generator
+    def __init__(
+        self,
+        split: Samples,
+        batch_size: int,
+        generator: torch.Generator,
+        part: Callable[[Tensor], Tensor] = lambda indices: indices,
+    ) -> None:
+        self.split, self.batch_size, self.generator, self.part = split, batch_size, generator, part
         self._epoch_start = generator.get_state()
         self._position = 0
 
@@ -185,6 +192,10 @@ class Batches:
         full, rest = divmod(len(self.split), self.batch_size)
         # Batch norm cannot train on a single sample, so a last batch of one is left out.
         return full + (rest > 1 or (rest == 1 and full == 0))
+
+    def size(self, index: int) -> int:
+        """Samples in the batch of this number."""
+        return min(self.batch_size, len(self.split) - index * self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The rest of the present epoch; a new one if it has ended."""
@@ -195,7 +206,7 @@ class Batches:
         order = torch.randperm(len(self.split), generator=self.generator)
         seed = int(torch.randint(2**31, (), generator=self.generator))
         chunks = torch.split(order, self.batch_size)[self._position : len(self)]
-        for batch in self.split.fetch(chunks, seed):
+        for batch in self.split.fetch([self.part(chunk) for chunk in chunks], seed):
             self._position += 1
             yield batch
 

@@ -21,8 +21,13 @@ class Hardware:
     channels_last: bool
 
     @classmethod
-    def choose(cls, device: str, precision: str, channels_last: bool | None, threads: int | None) -> Hardware:
+    def choose(
+        cls, device: str, precision: str, channels_last: bool | None, threads: int | None, turn: int | None = None
+    ) -> Hardware:
         """Settle what is left open (``auto``, None) on this machine, and set the number of CPU threads.
+
+        Of several CUDA devices, ``auto`` and ``cuda`` take the ``turn``-th, counted around; without a turn, PyTorch's
+        current one.
 
         Raises:
             UserError: the device does not exist here.
@@ -30,6 +35,10 @@ class Hardware:
         if threads is not None:
             torch.set_num_threads(threads)
         chosen = _find_device(device)
+        if chosen == torch.device("cuda") and turn is not None:
+            chosen = torch.device("cuda", turn % torch.cuda.device_count())
+        if chosen.index is not None and chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
         on_cuda = chosen.type == "cuda"
         return cls(
             device=chosen,

@@ -1,17 +1,31 @@
-"""What a person sees of a run: a bar where the output is a terminal, and a line per evaluation in the log."""
+"""What a person sees of a run and of a sweep: bars where the output is a terminal, and lines in the log."""
 
 from __future__ import annotations
 
+import logging
+import math
 import os
+import sys
+import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+
+from nested_lookahead.processes import in_worker
 
 if TYPE_CHECKING:
     from nested_lookahead.training import Trainer
+
+
+class TerminalHandler(logging.Handler):
+    """Writes to the standard output, above the bars. Of worker processes, only what calls for attention."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING or not in_worker():
+            tqdm.write(self.format(record), file=sys.stdout)
 
 
 class ProgressBar:
@@ -26,19 +40,16 @@ class ProgressBar:
             unit="step",
             leave=False,
             dynamic_ncols=True,
-            disable=None if enabled else True,  # None: where the output is no terminal
+            disable=None if enabled and not in_worker() else True,  # None: where the output is no terminal
         )
-        self._redirect = logging_redirect_tqdm()
         self._accuracy = ""
         self._read = 0.0
 
     def __enter__(self) -> ProgressBar:
-        self._redirect.__enter__()
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self._bar.close()
-        self._redirect.__exit__(*exception)
 
     def on_step(self, trainer: Trainer) -> None:
         if self._bar.disable:
@@ -54,6 +65,82 @@ class ProgressBar:
 
     def on_evaluation(self, rows: list[dict[str, Any]]) -> None:
         self._accuracy = f", validation {100 * rows[1]['accuracy']:.1f}%" if len(rows) > 1 else ""
+
+
+class SweepProgress:
+    """Runs done of a sweep, time left and the best so far: a bar where there is a terminal, else a line now and then.
+
+    It looks at what is there, whoever makes it: this process, its workers, a cluster, another launch.
+
+    Args:
+        runs: of each run, a name and a function that returns its objective, or None if it is not over.
+    """
+
+    interval = 1.0
+
+    def __init__(self, runs: Sequence[tuple[str, Callable[[], float | None]]], enabled: bool) -> None:
+        self._open, self._all = list(runs), len(runs)
+        self._best: tuple[float, str] | None = None
+        self._look()
+        self._started, self._before = time.monotonic(), self._done
+        self._bar = tqdm(
+            total=self._all,
+            initial=self._done,
+            desc="sweep",
+            unit="run",
+            leave=False,
+            dynamic_ncols=True,
+            disable=None if enabled else True,
+        )
+        self._log = logging.getLogger("sweep")
+        self._log.propagate, self._log.level = False, logging.INFO  # it is nothing that a run's log should have
+        self._log.handlers = [TerminalHandler()] if enabled else []
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> SweepProgress:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._end.set()
+        self._thread.join()
+        self._bar.close()
+
+    @property
+    def _done(self) -> int:
+        return self._all - len(self._open)
+
+    def _watch(self) -> None:
+        while not self._end.wait(self.interval):
+            before = self._done
+            self._look()
+            if self._done == before:
+                continue
+            if self._bar.disable:
+                self._log.info("sweep          %s", self)
+            else:
+                self._bar.set_postfix_str(self._best_text(), refresh=False)
+                self._bar.update(self._done - before)
+
+    def _look(self) -> None:
+        still_open = []
+        for name, objective in self._open:
+            value = objective()
+            if value is None:
+                still_open.append((name, objective))
+            elif not math.isnan(value) and (self._best is None or value > self._best[0]):
+                self._best = value, name
+        self._open = still_open
+
+    def _best_text(self) -> str:
+        return f"best {100 * self._best[0]:.2f}% ({self._best[1]})" if self._best else ""
+
+    def __str__(self) -> str:
+        """Such as ``3/20 runs, 01:12 left, best 98.33% (optimizer.k=5)``."""
+        rate = (self._done - self._before) / (time.monotonic() - self._started)
+        left = f"{tqdm.format_interval(len(self._open) / rate)} left" if rate and self._open else ""
+        return ", ".join(filter(None, (f"{self._done}/{self._all} runs", left, self._best_text())))
 
 
 def evaluation_line(trainer: Trainer, rows: list[dict[str, Any]]) -> str:

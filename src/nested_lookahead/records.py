@@ -7,20 +7,21 @@ import json
 import logging
 import math
 import os
-import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import yaml
+from filelock import SoftFileLease, Timeout
 
-from nested_lookahead.errors import Interrupted, RunFailed
+from nested_lookahead.errors import Busy, RunFailed, UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 CONFIG, METRICS = "config.yaml", "metrics.csv"
 CHECKPOINT, PREVIOUS_CHECKPOINT = "checkpoint.pt", "checkpoint.previous.pt"
-SUMMARY, STATUS, LOG = "summary.json", "status.json", "train.log"
+SUMMARY, STATUS, LOG, LOCK = "summary.json", "status.json", "train.log", "lock"
 
 BOOKKEEPING = (
     "study",
@@ -38,6 +39,8 @@ BOOKKEEPING = (
     "threads",
     "progress",
     "overwrite",
+    "fail_fast",
+    "checkpoint_minutes",
     "dataset.data_dir",
     "dataset.download",
     "dataset.workers",
@@ -46,6 +49,15 @@ BOOKKEEPING = (
 
 FEEDERS = ("pullback", "lr", "weight_decay")
 """Keys of a configuration whose values end up in the optimizer's."""
+
+ADDED: dict[str, Any] = {}
+"""Keys that came into the schema after runs had been recorded, with the value that stands for what those runs did.
+
+A key at this value is left out of the identity, so that adding it does not orphan the runs made before.
+"""
+
+LEASE = 60.0
+"""Seconds without a sign of life after which a process on another machine is taken for dead."""
 
 COLUMNS = ("step", "epoch", "split", "weights", "loss", "accuracy", "lr", "seconds")
 
@@ -57,16 +69,36 @@ class Run:
     """Writes one run's directory.
 
     A ``with`` block is the run: it is ``running`` from `start` on, and whatever ends the block before `finish` is
-    written down as ``failed`` or ``interrupted``.
+    written down as ``failed`` or ``interrupted``. While it lasts the directory is this process's alone.
+
+    Raises:
+        Busy: another process has the directory, and is alive: on this machine it exists, on another it has given a
+            sign of life within `LEASE`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._metrics: IO[str] | None = None
         self._resumed = False
+        self._lock = lock_of(path)
 
     def __enter__(self) -> Run:
+        self.path.mkdir(parents=True, exist_ok=True)
+        before = self._lock.owner
+        try:
+            self._lock.acquire(timeout=_patience(self.path))
+        except Timeout:
+            raise Busy(f"{self.path}: {holder(self._lock)} is at work on it; left alone") from None
+        if before is not None:
+            log.info("%s: taken over from process %d on %s, which is gone", self.path, before.pid, before.hostname)
         return self
+
+    def _ensure_ours(self) -> None:
+        """Raises:
+        UserError: this process was taken for dead (it was suspended, say), and its directory taken over.
+        """
+        if not self._lock.is_lock_held_by_us:
+            raise UserError(f"{self.path}: {holder(self._lock)} has taken it over; nothing more is written here")
 
     @property
     def started(self) -> bool:
@@ -76,7 +108,6 @@ class Run:
         """Begin anew: what an earlier try left is removed, its summary first."""
         for name in (SUMMARY, CHECKPOINT, PREVIOUS_CHECKPOINT, METRICS):
             (self.path / name).unlink(missing_ok=True)
-        self.path.mkdir(parents=True, exist_ok=True)
         self._write_config(config, choices)
         self._open_metrics([])
 
@@ -102,6 +133,8 @@ class Run:
         return kept
 
     def _open_metrics(self, rows: list[dict[str, Any]]) -> None:
+        for leftover in (*self.path.glob("*.tmp"), *self.path.glob("*.new")):  # of a process killed while it wrote
+            leftover.unlink(missing_ok=True)
         with _replacing(self.path / METRICS) as file:
             csv.writer(file).writerows([COLUMNS, *([row[column] for column in COLUMNS] for row in rows)])
         # Line-buffered: a killed run loses no whole line.
@@ -110,12 +143,14 @@ class Run:
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         assert self._metrics is not None
+        self._ensure_ours()
         csv.writer(self._metrics).writerows([row[column] for column in COLUMNS] for row in rows)
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Write a checkpoint, keeping the one before until this one is whole and in place."""
         import torch  # the analysis reads run directories without it
 
+        self._ensure_ours()
         newest = self.path / CHECKPOINT
         fresh = newest.with_name(f"{CHECKPOINT}.{os.getpid()}.new")
         try:
@@ -142,6 +177,7 @@ class Run:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary: last, and whole or not at all, so that its presence means the run is over."""
+        self._ensure_ours()
         if self._metrics is not None:
             self._metrics.close()
         with _replacing(self.path / SUMMARY) as file:
@@ -151,30 +187,70 @@ class Run:
         self._write_status(str(summary["status"]))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not self._lock.is_lock_held_by_us:
+            return
+        if self._metrics is not None:
+            with suppress(OSError):  # a full disk, which has been said
+                self._metrics.close()
+            with suppress(OSError):
+                if error is not None and not isinstance(error, Exception):  # a signal
+                    self._write_status(INTERRUPTED)
+                elif error is not None:
+                    cause = error.__cause__ if isinstance(error, RunFailed) and error.__cause__ else error
+                    self._write_status(FAILED, f"{type(cause).__name__}: {cause}")
+        self._lock.release()
         if self._metrics is None:
             self._discard()
-            return
-        self._metrics.close()
-        if isinstance(error, (KeyboardInterrupt, Interrupted)):
-            self._write_status(INTERRUPTED)
-        elif error is not None:
-            cause = error.__cause__ if isinstance(error, RunFailed) and error.__cause__ else error
-            self._write_status(FAILED, f"{type(cause).__name__}: {cause}")
 
     def _write_status(self, status: str, error: str | None = None) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         content: dict[str, Any] = {"status": status, "error": error, "resumed": self._resumed}
-        content |= {"host": socket.gethostname(), "pid": os.getpid(), "time": now}
+        content |= {"host": socket.gethostname(), "pid": os.getpid(), "parent": os.getppid(), "time": now}
         with _replacing(self.path / STATUS) as file:
             json.dump(content, file, indent=2)
             file.write("\n")
 
     def _discard(self) -> None:
         """Leave nothing of a run that was refused before it began; keep what an earlier run left."""
-        if self.path.is_dir() and {entry.name for entry in self.path.iterdir()} <= {LOG}:
-            shutil.rmtree(self.path)
-            if not any(self.path.parent.iterdir()):
+        with suppress(OSError):  # another process may come to the same directory, or have left it, just now
+            if {entry.name for entry in self.path.iterdir()} <= {LOG}:
+                (self.path / LOG).unlink(missing_ok=True)
+                self.path.rmdir()
                 self.path.parent.rmdir()
+
+
+class Onlooker(Run):
+    """A run that another process records, while this one helps to train it: nothing is written."""
+
+    def __enter__(self) -> Onlooker:
+        return self
+
+    def start(self, config: Mapping[str, Any], choices: Mapping[str, str]) -> None: ...
+
+    def append(self, rows: list[dict[str, Any]]) -> None: ...
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None: ...
+
+    def finish(self, summary: Mapping[str, Any]) -> None: ...
+
+
+def lock_of(path: Path) -> SoftFileLease:
+    """Held by the process that makes a run: a file with its host and process id, renewed as a sign of life."""
+    return SoftFileLease(path / LOCK, lease_duration=LEASE, is_singleton=False, thread_local=False)
+
+
+def holder(lock: SoftFileLease) -> str:
+    owner = lock.owner
+    return "another process" if owner is None else f"process {owner.pid} on {owner.hostname}"
+
+
+def _patience(path: Path) -> float:
+    """Seconds to wait for a lock: whether a process on another machine is dead can only be seen by watching."""
+    try:
+        age = time.time() - (path / LOCK).stat().st_mtime
+    except OSError:
+        return 0
+    return 1.5 * LEASE if age > LEASE else 0
 
 
 @contextmanager
@@ -286,8 +362,8 @@ def read_summary(path: Path) -> dict[str, Any] | None:
 
 def read_status(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((path / STATUS).read_text()))
-    except FileNotFoundError:
+        return {"status": "unknown", "error": None} | dict(json.loads((path / STATUS).read_text()))
+    except (OSError, ValueError, TypeError):
         return {"status": "unknown", "error": None}
 
 

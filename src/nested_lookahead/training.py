@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from nested_lookahead import augment, schedules
 from nested_lookahead.data import Batches, Dataset, Samples, in_order
 from nested_lookahead.hardware import Hardware
+from nested_lookahead.processes import ALONE, Processes
 
 Row = dict[str, Any]
 """One line of the metrics: step, epoch, split, weights, loss, accuracy, lr, seconds."""
@@ -66,9 +67,11 @@ class Trainer:
         recipe: Recipe,
         hardware: Hardware,
         augment_seed: int = 0,
+        processes: Processes = ALONE,
     ) -> None:
         self.model, self.optimizer, self.data, self.batches = model, optimizer, data, batches
-        self.recipe, self.hardware = recipe, hardware
+        self.recipe, self.hardware, self.processes = recipe, hardware, processes
+        self._wrapped = processes.wrap(model, hardware.device)
         self.epochs, self.total_steps = recipe.epochs, recipe.epochs * len(batches)
         self.scheduler = LambdaLR(optimizer, schedules.over_steps(recipe.schedule, self.total_steps, recipe.warmup))
         self.scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.precision == "fp16")
@@ -110,11 +113,20 @@ class Trainer:
         self._check_losses()
 
     def train_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step on uint8 images; returns the mean loss over the batch, before the step."""
-        inputs = self.data.normalize(self.recipe.augment(images, self.augment_generator), self.hardware.channels_last)
+        """One step on uint8 images; returns the mean loss over the batch, before the step.
+
+        Of several processes each returns its part's loss, weighted so that their mean is the batch's.
+        """
+        batch_size = self.batches.size(self.step % len(self.batches))
+        images = self.recipe.augment(images, self.augment_generator)
+        if len(labels) == batch_size:  # a whole batch, augmented as if one process were to train on it
+            images, labels = self.processes.share(images), self.processes.share(labels)
+        inputs = self.data.normalize(images, self.hardware.channels_last)
         with self.hardware.autocast():
-            logits = self.model(inputs)
+            logits = self._wrapped(inputs)
         loss = cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        if self.processes.count > 1:
+            loss = loss * self.processes.weight(batch_size)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.recipe.grad_clip is not None:
             self.scaler.unscale_(self.optimizer)
@@ -130,6 +142,9 @@ class Trainer:
         """Look at the losses since the last check."""
         done = (self.step - 1) % len(self.batches) + 1
         first = max(0, done - self.check_every)
+        if self.processes.count > 1:
+            self.processes.sum(self.losses[first:done])
+            self.losses[first:done] /= self.processes.count
         bad = torch.nonzero(~torch.isfinite(self.losses[first:done])).flatten().tolist()
         if bad:
             raise Diverged(self.step - done + first + bad[0] + 1, "training loss is not finite")
@@ -149,6 +164,7 @@ class Trainer:
                 "name": self.hardware.device_name(),
                 "precision": self.hardware.precision,
                 "threads": torch.get_num_threads(),
+                "processes": self.processes.count,
                 "peak_memory_bytes": self.hardware.peak_memory(),
             },
         }
@@ -229,6 +245,7 @@ def fit(
 
 def evaluate(trainer: Trainer, evaluation: Evaluation) -> list[Row]:
     """One row per split and kind of weights: the fast ones and, of a Lookahead, the outermost slow ones."""
+    trainer.processes.copy_from_first(*trainer.model.buffers())  # each has seen other batches
     data, size = trainer.data, evaluation.train_samples
     splits = {
         "train": data.train.take(np.arange(min(size, len(data.train)))),
@@ -263,11 +280,12 @@ def measure(trainer: Trainer, split: Samples, batch_size: int) -> tuple[float, f
     trainer.model.eval()
     loss = torch.zeros((), dtype=torch.float32, device=trainer.hardware.device)
     correct = torch.zeros((), dtype=torch.int64, device=trainer.hardware.device)
-    for images, labels in in_order(split, batch_size):
+    for images, labels in in_order(split, batch_size, trainer.processes.every):
         with trainer.hardware.autocast():
             logits = trainer.model(trainer.data.normalize(images, trainer.hardware.channels_last))
         loss += cross_entropy(logits.float(), labels, reduction="sum")
         correct += (logits.argmax(1) == labels).sum()
+    trainer.processes.sum(loss, correct)
     return loss.item() / len(split), correct.item() / len(split)
 
 
