@@ -120,7 +120,7 @@ def build(config: dict[str, Any], processes: Processes = ALONE) -> Trainer:
 def record(run: Run, trainer: Trainer, config: dict[str, Any], metrics: list[dict[str, Any]]) -> float:
     """Train on from what is in ``metrics``, write down what comes, and return the run's result."""
     from nested_lookahead.progress import ProgressBar, closing_text, evaluation_line
-    from nested_lookahead.training import Diverged, Evaluation, fit
+    from nested_lookahead.training import Diverged, Evaluation, divergence, fit
 
     evaluation, processes = Evaluation(**config["evaluation"]), trainer.processes
     what = (configuration.label(config), config["dataset"]["name"], config["model"]["name"], config["seed"])
@@ -154,7 +154,8 @@ def record(run: Run, trainer: Trainer, config: dict[str, Any], metrics: list[dic
         try:
             for rows in fit(trainer, evaluation, on_step):
                 run.append(rows)
-                save()
+                if divergence(rows) is None:  # else there would be nothing to go on from
+                    save()
                 metrics += rows
                 bar.on_evaluation(rows)
                 log.info(evaluation_line(trainer, rows))

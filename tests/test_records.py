@@ -37,7 +37,12 @@ def test_what_is_written_is_what_is_read(tmp_path):
     assert metrics["loss"][0] == 0.1 + 0.2  # to the last bit
     assert math.isnan(metrics["loss"][1])
     assert metrics["seconds"][0] == 1 / 3
-    assert records.read_summary(path) == {"status": "completed"}
+    summary = records.read_summary(path)
+    assert set(summary) == {"status", "sha256"}
+    assert records.is_intact(path, summary)
+    assert not records.is_intact(path, summary | {"status": "diverged"})
+    (path / "metrics.csv").write_text((path / "metrics.csv").read_text().replace("0.5", "0.6", 1))
+    assert not records.is_intact(path, summary)
     assert records.read_status(path)["status"] == "completed"
     assert not list(path.glob("*.tmp"))
 

@@ -1,5 +1,6 @@
 """Many runs: shared, side by side, stopped, killed, and typed again."""
 
+import fcntl
 import importlib.util
 import json
 import math
@@ -8,8 +9,10 @@ import pty
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -230,16 +233,17 @@ def test_progress_of_a_sweep():
 
 
 def test_lines_where_there_is_no_terminal(command):
-    status, out, _ = command("train.py", "-m", *LONG, "optimizer.k=3,5,7", "epochs=90", "evaluation.every=9")
+    status, out, _ = command("train.py", "-m", *LONG, "optimizer.k=3,5", "epochs=90", "evaluation.every=30")
     assert status == 0
-    assert re.search(r"^sweep +1/3 runs, \d\d:\d\d left, best 9\d\.\d\d% \(optimizer\.k=3\)$", out, re.MULTILINE)
+    assert re.search(r"^sweep +1/2 runs, \d\d:\d\d left, best 9\d\.\d\d% \(optimizer\.k=3\)$", out, re.MULTILINE)
     for run in runs_below("outputs"):
         assert "sweep" not in (run / "train.log").read_text()
 
 
 def test_two_bars_in_a_terminal(tmp_path):
     leader, follower = pty.openpty()
-    arguments = [sys.executable, ROOT / "train.py", "-m", *LONG, "optimizer.k=3,5,7", "epochs=90", "evaluation.every=9"]
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    arguments = [sys.executable, ROOT / "train.py", "-m", *LONG, "optimizer.k=3,5", "epochs=90", "evaluation.every=30"]
     process = subprocess.Popen(arguments, cwd=tmp_path, stdin=follower, stdout=follower, stderr=follower)
     os.close(follower)
     seen = b""
@@ -250,7 +254,7 @@ def test_two_bars_in_a_terminal(tmp_path):
         pass
     assert process.wait() == 0
     text = seen.decode()
-    assert re.search(r"sweep: +33%.* 1/3 .*best 9\d\.\d\d% \(optimizer\.k=3\)", text)
+    assert re.search(r"sweep: +50%.* 1/2 .*best 9\d\.\d\d% \(optimizer\.k=3\)", text)
     assert "epoch 90/90" in text
 
 
@@ -321,7 +325,7 @@ def worker_of(run):
 def test_a_killed_worker_does_not_lose_the_sweep(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     process = start(tmp_path, *JOBLIB, *LONG, "seed=range(3)")
-    wait_for(lambda: runs_below("outputs") and rows_below("outputs") > 20)
+    wait_for(lambda: len(runs_below("outputs")) == 2 and rows_below("outputs") > 20)
     os.kill(worker_of(runs_below("outputs")[0]), signal.SIGKILL)
     assert process.wait() == 0
     text = printed(tmp_path)
@@ -445,27 +449,24 @@ def assert_close(folder, reference):
     torch.testing.assert_close(*[torch.tensor(table["loss"].to_numpy()) for table in (ours, theirs)], rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize(
-    "more", [(), ("optimizer=lookahead", "optimizer/inner=adam", "lr=0.001", "label_smoothing=0.1")]
-)
-def test_two_processes_train_as_one(tmp_path, command, more):
+def test_two_processes_train_as_one(tmp_path, command):
     """201 samples in batches of 41: the parts differ in size, in the last batch as in the others."""
-    assert torchrun(tmp_path, *MLP, *more).wait() == 0
+    assert torchrun(tmp_path, *MLP).wait() == 0
     text = printed(tmp_path)
     assert "2 processes share each batch of 41" in text
     assert text.count("epoch 4/4") == 1
-    assert command("train.py", *MLP, *more, "output_dir=one")[0] == 0
+    assert command("train.py", *MLP, "output_dir=one")[0] == 0
     assert_close("outputs", "one")
     (run,) = runs_below("outputs")
     summary = records.read_summary(run)
     assert summary["hardware"]["processes"] == 2
     assert not (run / "lock").exists()
-    assert torchrun(tmp_path, *MLP, *more).wait() == 0
+    assert torchrun(tmp_path, *MLP).wait() == 0
     assert "completed already, skipped" in printed(tmp_path)
 
 
 def test_two_processes_resume_where_they_were_stopped(tmp_path, command):
-    longer = [argument for argument in MLP if "epochs" not in argument] + ["epochs=200", "evaluation.every=10"]
+    longer = [argument for argument in MLP if "epochs" not in argument] + ["epochs=100", "evaluation.every=5"]
     process = torchrun(tmp_path, *longer)
     wait_for(lambda: runs_below("outputs") and rows_below("outputs") > 20)
     process.send_signal(signal.SIGTERM)
@@ -497,10 +498,10 @@ def small_disk(tmp_path):
     return mount
 
 
-@pytest.mark.parametrize("size", [16, 64, 200, 600])
+@pytest.mark.parametrize("size", [16, 64, 600])
 def test_a_full_disk_ends_in_one_line_and_a_run_that_goes_on(tmp_path, command, small_disk, size):
-    """Where it is full at the configuration, the first metrics, the first checkpoint, the second."""
-    train = f"{sys.executable} {ROOT / 'train.py'} -m model=cnn epochs=8 threads=1 optimizer.k=3,5 output_dir=small"
+    """Where it is full at the first metrics, the first checkpoint, a later one."""
+    train = f"{sys.executable} {ROOT / 'train.py'} -m model=cnn epochs=4 threads=1 output_dir=small"
     steps = [
         small_disk % size,
         f"({train}; echo status $?) > first 2> first.err",
@@ -517,7 +518,7 @@ def test_a_full_disk_ends_in_one_line_and_a_run_that_goes_on(tmp_path, command, 
     assert read["second"].endswith("status 0\n")
     assert read["second.err"] == ""
     assert ("1 resumed" in read["second"]) == (size == 600)
-    plain = ("-m", "model=cnn", "epochs=8", "threads=1", "optimizer.k=3,5")
+    plain = ("model=cnn", "epochs=4", "threads=1")
     assert command("train.py", *plain, "output_dir=plain")[0] == 0
     assert metrics_below(tmp_path / "kept") == metrics_below(Path("plain").absolute())
 

@@ -374,6 +374,13 @@ def test_a_finished_run_is_skipped_and_its_result_returned(command):
     assert (run / "summary.json").stat().st_mtime_ns != before[1]
 
 
+def assert_same_end(run, reference):
+    """Weights, buffers and optimizer state, to the last bit."""
+    states = [torch.load(path / "checkpoint.pt", weights_only=True) for path in (run, reference)]
+    torch.testing.assert_close(states[0]["model"], states[1]["model"], rtol=0, atol=0)
+    torch.testing.assert_close(states[0]["optimizer"]["state"], states[1]["optimizer"]["state"], rtol=0, atol=0)
+
+
 def half_done(command, monkeypatch, step=10):
     """A run that fails in the step after ``step``."""
     with monkeypatch.context() as patch:
@@ -401,21 +408,51 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_metrics(command, monkeypatch
     assert metrics_less_seconds(run) == metrics_less_seconds(reference)
     ours, theirs = records.read_summary(run), records.read_summary(reference)
     assert [ours[key] for key in ("final", "best", "steps")] == [theirs[key] for key in ("final", "best", "steps")]
-    states = [torch.load(path / "checkpoint.pt", weights_only=True) for path in (run, reference)]
-    torch.testing.assert_close(states[0]["model"], states[1]["model"], rtol=0, atol=0)
-    torch.testing.assert_close(states[0]["optimizer"]["state"], states[1]["optimizer"]["state"], rtol=0, atol=0)
+    assert_same_end(run, reference)
+
+
+def half(content):
+    return content[: len(content) // 2]
+
+
+def nothing(content):
+    return b""
+
+
+def flip(where):
+    """Change a bit at this share of the file's length."""
+
+    def damage(content):
+        position = int(where * len(content))
+        return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+
+    return damage
+
+
+def another_digit(content):
+    """A number of the first row that is another, but still a number."""
+    head, _, rest = content.partition(b"0.")
+    return head + b"0." + bytes([rest[0] ^ 1]) + rest[1:]
+
+
+ANEW = "damaged; written anew from the checkpoint"
 
 
 @pytest.mark.parametrize(
     ("file", "damage", "said"),
     [
-        ("checkpoint.pt", lambda b: b[: len(b) // 2], "checkpoint.pt cannot be read"),
-        ("checkpoint.pt", lambda b: b"", "checkpoint.pt cannot be read"),
-        ("metrics.csv", lambda b: b[: len(b) // 2], "the metrics do not reach the checkpoint, the run starts anew"),
-        ("metrics.csv", lambda b: b + b"9,9,te", "resumed after step 8"),
-        ("metrics.csv", lambda b: b"", "the run starts anew"),
-        ("config.yaml", lambda b: b[: len(b) // 2], ""),
-        ("status.json", lambda b: b"", "resumed after step 8"),
+        ("checkpoint.pt", half, "checkpoint.pt cannot be read"),
+        ("checkpoint.pt", nothing, "checkpoint.pt cannot be read"),
+        *[("checkpoint.pt", flip(k / 10), "checkpoint.pt cannot be read") for k in range(10)],
+        ("metrics.csv", half, ANEW),
+        ("metrics.csv", lambda content: content + b"9,9,te", "resumed after step 8"),
+        ("metrics.csv", nothing, ANEW),
+        ("metrics.csv", another_digit, ANEW),
+        ("metrics.csv", lambda content: b"\xff" + content, "cannot be read; written anew from the checkpoint"),
+        ("config.yaml", half, ""),
+        ("config.yaml", flip(0.5), ""),
+        ("status.json", nothing, "resumed after step 8"),
+        ("status.json", half, "resumed after step 8"),
     ],
 )
 def test_damage_is_said_and_never_trained_upon(command, monkeypatch, file, damage, said):
@@ -427,12 +464,50 @@ def test_damage_is_said_and_never_trained_upon(command, monkeypatch, file, damag
     if file == "config.yaml" and status:
         assert "holds a run of another configuration" in err
         assert command("train.py", *SHORT, "overwrite=true")[0] == 0
+    elif path.name == "checkpoint.pt" and damage not in (half, nothing):  # it can have hit the space between records
+        assert said in out or "resumed after step 8" in out
     else:
         assert said in out
     (reference,) = runs_below("undisturbed")
     assert metrics_less_seconds(run) == metrics_less_seconds(reference)
+    assert_same_end(run, reference)
     assert records.read_config(run)["epochs"] == 4
     assert records.read_summary(run)["status"] == records.read_status(run)["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "said"),
+    [
+        ("metrics.csv", half, "not as they were written, and are made anew"),
+        ("metrics.csv", another_digit, "not as they were written, and are made anew"),
+        ("metrics.csv", Path.unlink, "resumed after step 16"),
+        ("summary.json", another_digit, "not as they were written, and are made anew"),
+        ("summary.json", half, "cannot be read"),
+        ("summary.json", nothing, "cannot be read"),
+        ("config.yaml", nothing, "cannot be read"),
+        ("status.json", nothing, "completed already, skipped"),
+        ("checkpoint.pt", nothing, "completed already, skipped"),
+    ],
+)
+def test_a_finished_run_that_is_damaged_is_made_whole(command, file, damage, said):
+    """From its last checkpoint: nothing is trained."""
+    assert command("train.py", *SHORT)[0] == 0
+    (run,) = runs_below("outputs")
+    rows, summary = metrics_less_seconds(run), records.read_summary(run)
+    path = run / file
+    if damage is Path.unlink:
+        path.unlink()
+    else:
+        path.write_bytes(damage(path.read_bytes()))
+    status, out, _ = command("train.py", *SHORT)
+    assert status == 0
+    assert said in out
+    assert "epoch" not in out.replace("epochs", "")
+    assert metrics_less_seconds(run) == rows
+    again = records.read_summary(run)
+    assert records.is_intact(run, again)
+    for key in ("status", "final", "best", "steps"):
+        assert again[key] == summary[key]
 
 
 def test_a_directory_of_another_configuration_is_refused(command):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import json
 import logging
 import math
@@ -11,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -21,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 import yaml
 from filelock import SoftFileLease, Timeout
 
-from nested_lookahead.errors import Busy, RunFailed, UserError
+from nested_lookahead.errors import Busy, RunFailed, UserError, flatten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +59,8 @@ ADDED: dict[str, Any] = {}
 A key at this value is left out of the identity, so that adding it does not orphan the runs made before.
 """
 
+CHECKSUM = "sha256"
+
 LEASE = 60.0
 """Seconds without a sign of life after which a process on another machine is taken for dead."""
 
@@ -79,6 +84,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._metrics: IO[str] | None = None
+        self._rows: list[dict[str, Any]] = []
         self._resumed = False
         self._lock = lock_of(path)
 
@@ -86,7 +92,7 @@ class Run:
         self.path.mkdir(parents=True, exist_ok=True)
         before = self._lock.owner
         try:
-            self._lock.acquire(timeout=_patience(self.path))
+            self._lock.acquire(timeout=_patience(self._lock))
         except Timeout:
             raise Busy(f"{self.path}: {holder(self._lock)} is at work on it; left alone") from None
         if before is not None:
@@ -115,28 +121,28 @@ class Run:
         with _replacing(self.path / CONFIG) as file:
             yaml.safe_dump({"config": dict(config), "choices": dict(choices)}, file, sort_keys=False)
 
-    def resume(self, step: int, config: Mapping[str, Any], choices: Mapping[str, str]) -> list[dict[str, Any]] | None:
-        """Go on after the evaluation at ``step``: drop rows of later ones, which will come again; return those kept.
-
-        None, and nothing is done, if the metrics do not have that evaluation. Step 0 is before the first one.
-        """
+    def resume(
+        self, checkpoint: Mapping[str, Any], config: Mapping[str, Any], choices: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
+        """Go on from a checkpoint; return the rows of the metrics until then. Rows written later will come again."""
+        rows = list(checkpoint["metrics"])
         try:
-            rows = read_rows(self.path)
+            if not (self.path / METRICS).read_text().startswith(_csv_text(rows)):
+                log.warning("%s: damaged; written anew from the checkpoint", self.path / METRICS)
         except (OSError, ValueError):
-            return None
-        kept = [row for row in rows if row["step"] <= step]
-        if (kept[-1]["step"] if kept else 0) != step:
-            return None
+            log.warning("%s: cannot be read; written anew from the checkpoint", self.path / METRICS)
         self._resumed = True
+        (self.path / SUMMARY).unlink(missing_ok=True)
         self._write_config(config, choices)  # it may be damaged, or tell of another place or number of threads
-        self._open_metrics(kept)
-        return kept
+        self._open_metrics(rows)
+        return list(rows)
 
     def _open_metrics(self, rows: list[dict[str, Any]]) -> None:
         for leftover in (*self.path.glob("*.tmp"), *self.path.glob("*.new")):  # of a process killed while it wrote
             leftover.unlink(missing_ok=True)
+        self._rows = list(rows)
         with _replacing(self.path / METRICS) as file:
-            csv.writer(file).writerows([COLUMNS, *([row[column] for column in COLUMNS] for row in rows)])
+            file.write(_csv_text(rows))
         # Line-buffered: a killed run loses no whole line.
         self._metrics = open(self.path / METRICS, "a", buffering=1, newline="")  # noqa: SIM115
         self._write_status(RUNNING)
@@ -144,10 +150,11 @@ class Run:
     def append(self, rows: list[dict[str, Any]]) -> None:
         assert self._metrics is not None
         self._ensure_ours()
-        csv.writer(self._metrics).writerows([row[column] for column in COLUMNS] for row in rows)
+        self._metrics.write(_csv_text(rows, header=False))
+        self._rows += rows
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write a checkpoint, keeping the one before until this one is whole and in place."""
+        """Write a checkpoint, with the metrics so far, and keep the one before."""
         import torch  # the analysis reads run directories without it
 
         self._ensure_ours()
@@ -155,7 +162,7 @@ class Run:
         fresh = newest.with_name(f"{CHECKPOINT}.{os.getpid()}.new")
         try:
             with _replacing(fresh, binary=True) as file:
-                torch.save(state, file)
+                torch.save({**state, "metrics": self._rows}, file)
             if newest.exists():
                 os.replace(newest, self.path / PREVIOUS_CHECKPOINT)
             os.replace(fresh, newest)
@@ -168,11 +175,17 @@ class Run:
 
         for path in (self.path / CHECKPOINT, self.path / PREVIOUS_CHECKPOINT):
             try:
-                return dict(torch.load(path, map_location="cpu", weights_only=True))
+                with zipfile.ZipFile(path) as archive:
+                    if (member := archive.testzip()) is not None:  # which torch.load does not ask
+                        raise ValueError(f"wrong checksum of {member}")
+                state = dict(torch.load(path, map_location="cpu", weights_only=True))
+                if "metrics" not in state:
+                    raise ValueError("it has no metrics: an earlier version's")
+                return state
             except FileNotFoundError:
                 continue
             except Exception as error:  # a torn archive or a damaged record can fail in many ways
-                log.warning("%s cannot be read (%s): left aside", path, type(error).__name__)
+                log.warning("%s cannot be read (%s): left aside", path, flatten(str(error)) or type(error).__name__)
         return None
 
     def finish(self, summary: Mapping[str, Any]) -> None:
@@ -180,8 +193,9 @@ class Run:
         self._ensure_ours()
         if self._metrics is not None:
             self._metrics.close()
+        signed = {**summary, CHECKSUM: _checksum(self.path, summary)}
         with _replacing(self.path / SUMMARY) as file:
-            json.dump(summary, file, indent=2, allow_nan=False)
+            json.dump(signed, file, indent=2, allow_nan=False)
             file.write("\n")
         (self.path / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
         self._write_status(str(summary["status"]))
@@ -244,13 +258,29 @@ def holder(lock: SoftFileLease) -> str:
     return "another process" if owner is None else f"process {owner.pid} on {owner.hostname}"
 
 
-def _patience(path: Path) -> float:
+def _patience(lock: SoftFileLease) -> float:
     """Seconds to wait for a lock: whether a process on another machine is dead can only be seen by watching."""
     try:
-        age = time.time() - (path / LOCK).stat().st_mtime
+        age = time.time() - Path(lock.lock_file).stat().st_mtime
     except OSError:
         return 0
+    if lock.owner is None:
+        return 5  # nobody's: damaged, or being written just now
     return 1.5 * LEASE if age > LEASE else 0
+
+
+def _csv_text(rows: list[dict[str, Any]], header: bool = True) -> str:
+    text = io.StringIO()
+    lines = [[row[column] for column in COLUMNS] for row in rows]
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *lines] if header else lines)
+    return text.getvalue()
+
+
+def _checksum(path: Path, summary: Mapping[str, Any]) -> str:
+    """SHA-256 of the metrics, as they lie on the disk, and of the rest of the summary."""
+    rest = {key: value for key, value in summary.items() if key != CHECKSUM}
+    content = (path / METRICS).read_bytes() + json.dumps(rest, sort_keys=True).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 @contextmanager
@@ -353,11 +383,20 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
-    """None if the run is not over."""
+    """None if the run is not over.
+
+    Raises:
+        ValueError: the file is not one of ours.
+    """
     try:
         return dict(json.loads((path / SUMMARY).read_text()))
     except FileNotFoundError:
         return None
+
+
+def is_intact(path: Path, summary: Mapping[str, Any]) -> bool:
+    """Whether a run's summary and metrics are as they were written; a summary without checksum is taken at its word."""
+    return CHECKSUM not in summary or summary[CHECKSUM] == _checksum(path, summary)
 
 
 def read_status(path: Path) -> dict[str, Any]:
@@ -367,30 +406,12 @@ def read_status(path: Path) -> dict[str, Any]:
         return {"status": "unknown", "error": None}
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of the metrics that are whole, as they were appended.
-
-    Raises:
-        ValueError: a line is not one of ours.
-    """
-    content = (path / METRICS).read_text()
-    lines = content.splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    kinds = {"step": int, "epoch": int, "split": str, "weights": str}
-    try:
-        return [{key: kinds.get(key, float)(row[key]) for key in COLUMNS} for row in csv.DictReader(whole)]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{METRICS} has a line that is not one of ours") from error
-
-
 def read_metrics(path: Path) -> pd.DataFrame:
     """The metrics.
 
     Raises:
         ValueError: the file is torn: it does not end with its last line's end.
     """
-    import io
-
     import pandas as pd
 
     content = (path / METRICS).read_bytes()

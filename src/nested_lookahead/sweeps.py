@@ -34,6 +34,7 @@ def finished_before(path: Path, config: dict[str, Any]) -> float | None:
     """The result of a run that is over; None if it is yet to be made or finished."""
     try:
         stored, summary = records.read_config(path), records.read_summary(path)
+        intact = summary is None or records.is_intact(path, summary)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
@@ -42,6 +43,9 @@ def finished_before(path: Path, config: dict[str, Any]) -> float | None:
     if computed(stored) != computed(config):
         raise UserError(f"{path}: holds a run of another configuration; move it away, or set overwrite=true")
     if summary is None:
+        return None
+    if not intact:
+        log.warning("%s: its summary and metrics are not as they were written, and are made anew", path)
         return None
     log.info("%s: %s already, skipped (overwrite=true trains anew)", path, summary["status"])
     return result_of(summary, config)
@@ -54,12 +58,8 @@ def resume(
     state = run.load_checkpoint()
     if state is None:
         return None
-    metrics = run.resume(state["progress"]["evaluated"], config, choices)
-    if metrics is None:
-        log.warning("%s: the metrics do not reach the checkpoint, the run starts anew", run.path)
-        return None
     log.info("%s: resumed after step %d", run.path, state["progress"]["step"])
-    return state, metrics
+    return state, run.resume(state, config, choices)
 
 
 def result_of(summary: dict[str, Any], config: dict[str, Any]) -> float:

@@ -238,9 +238,14 @@ def fit(
             rows = evaluate(trainer, evaluation)
             trainer.evaluated = trainer.step
             yield rows
-            for row in rows:
-                if row["weights"] == "fast" and not math.isfinite(row["loss"]):
-                    raise Diverged(trainer.step, f"{row['split']} loss is not finite")
+            if (cause := divergence(rows)) is not None:
+                raise Diverged(trainer.step, cause)
+
+
+def divergence(rows: list[Row]) -> str | None:
+    """Why an evaluation shows that the run has diverged; None if it does not."""
+    bad = [row["split"] for row in rows if row["weights"] == "fast" and not math.isfinite(row["loss"])]
+    return f"{bad[0]} loss is not finite" if bad else None
 
 
 def evaluate(trainer: Trainer, evaluation: Evaluation) -> list[Row]:
