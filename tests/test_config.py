@@ -6,7 +6,7 @@ from conftest import ROOT
 from omegaconf import OmegaConf
 
 from nested_lookahead import config
-from nested_lookahead.records import BOOKKEEPING
+from nested_lookahead.records import ADDED, BOOKKEEPING
 
 config.register()
 
@@ -73,6 +73,34 @@ def test_identity_covers_every_key_but_bookkeeping(key):
     OmegaConf.update(other, key, changed(OmegaConf.select(other, key)))
     same = config.identity(OmegaConf.to_container(other)) == config.identity(DEFAULT)
     assert same == (key in (*BOOKKEEPING, *config.FEEDERS, "seed"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "identity"),
+    [
+        ([], "d57c42da"),
+        (["optimizer=sgd", "seed=3"], "7b121d59"),
+        (["optimizer=multilayer_lookahead", "optimizer/inner=adam"], "9b192384"),
+        (["dataset=cifar10", "model=resnet18", "augment=published"], "ad31a3bb"),
+        (["dataset=imagenet", "model=vit_tiny", "scheduler=multistep"], "31c7f689"),
+    ],
+)
+def test_identities_stay_what_they_were(overrides, identity):
+    """Else finished runs would be made again. A new key belongs in records.ADDED, with what older runs did."""
+    assert config.identity(resolved(*overrides)) == identity
+
+
+def test_a_key_that_is_added_with_what_older_runs_did_leaves_them_found(monkeypatch):
+    before = OmegaConf.to_container(OmegaConf.create(DEFAULT))
+    del before["label_smoothing"], before["evaluation"]["bn_batches"]
+    monkeypatch.setitem(ADDED, "label_smoothing", 0.0)
+    monkeypatch.setitem(ADDED, "evaluation.bn_batches", 20)
+    assert DEFAULT["label_smoothing"] == 0.0
+    assert DEFAULT["evaluation"]["bn_batches"] == 20
+    assert config.run_name(DEFAULT) == config.run_name(before)
+    assert config.computed(DEFAULT) == config.computed(before)
+    for other in ("label_smoothing=0.1", "evaluation.bn_batches=10"):
+        assert config.identity(resolved(other)) != config.identity(before)
 
 
 def test_identity_does_not_depend_on_how_a_setting_was_typed():
