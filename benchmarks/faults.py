@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -59,7 +60,7 @@ def moment(folder: Path, began: float) -> str:
     return "training or evaluating"
 
 
-def kill_until_done(folder: Path, seeds: str, kills: int, rng: random.Random, bar: tqdm) -> tuple[int, Counter[str]]:
+def kill_until_done(folder: Path, seeds: str, kills: int, rng: random.Random, bar: Any) -> tuple[int, Counter[str]]:
     """Kill and retype one sweep until it is done or has been killed so often."""
     moments: Counter[str] = Counter()
     longest, count = 8.0, 0

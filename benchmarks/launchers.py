@@ -35,7 +35,7 @@ def sweep(launcher: str, runs: int, epochs: int, output: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     seconds: dict[str, list[float]] = {name: [] for name in LAUNCHERS}
@@ -45,7 +45,8 @@ def main() -> None:
                 output = Path(temporary) / f"{name}{repeat}"
                 seconds[name].append(sweep(name, arguments.runs, arguments.epochs, output))
                 bar.update()
-        trained = [records.read_summary(run)["seconds"] for run in records.find_runs(Path(temporary) / "plain0")]
+        summaries = map(records.read_summary, records.find_runs(Path(temporary) / "plain0"))
+        trained = [summary["seconds"] for summary in summaries if summary]
     ratios = [plain / other for plain, other in zip(*seconds.values(), strict=True)]
     print(f"{arguments.runs} runs of {statistics.median(trained):.1f} s of training steps each (median)")
     for name, values in seconds.items():
