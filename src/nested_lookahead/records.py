@@ -365,7 +365,7 @@ def _git_state() -> dict[str, Any] | None:
 
 def find_runs(root: Path) -> list[Path]:
     """Directories at or below ``root`` that hold a run, finished or not."""
-    return sorted(path.parent for path in root.rglob(CONFIG))
+    return sorted(Path(folder) for folder, _, files in os.walk(root) if CONFIG in files)
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -1,45 +1,191 @@
-"""Put a study's tables and figures into a folder, and say what was done."""
+"""Put a study's checks, comparisons, tables, figures and page into a folder, and say what was found."""
 
 from __future__ import annotations
 
 import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from nested_lookahead.analysis import figures, tables
-from nested_lookahead.analysis.collect import Study
-from nested_lookahead.analysis.labels import method_name
+from nested_lookahead.analysis import checks, compare, figures, page, tables
+from nested_lookahead.analysis.collect import PUBLISHED, Study
+from nested_lookahead.analysis.compare import Task
+from nested_lookahead.analysis.labels import setting_keys
+from nested_lookahead.errors import UserError
+
+CACHE = "cache.npz"
+MOST_SENTENCES = 20
+"""In the terminal."""
 
 
-def write(study: Study, out: Path, weights: str, split: str) -> str:
-    """Write tables and figures, one set per task (runs on different tasks are never compared); return the text."""
+@dataclass(frozen=True)
+class Options:
+    """What a reader can choose; see ``python analyze.py --help``."""
+
+    weights: str = "fast"
+    split: str = "test"
+    baseline: str | None = None
+    delta: float = 0.5
+    pictures: Sequence[str] = tuple(figures.FIGURES)
+    drawing: figures.Options = field(default_factory=figures.Options)
+    command: str = ""
+
+
+def write(study: Study, out: Path, options: Options) -> str:
+    """Write everything into ``out``, one set of files per task (tasks are never compared); return what to print.
+
+    Raises:
+        UserError: an unknown figure or baseline, or nothing was measured for the choice of weights and split.
+    """
+    if unknown := sorted(set(options.pictures) - set(figures.FIGURES)):
+        raise UserError(f"--figures {','.join(unknown)}: must be among {', '.join(figures.FIGURES)}")
     out.mkdir(parents=True, exist_ok=True)
-    text: list[str] = []
-    written: list[Path] = []
-    tasks = list(study.runs.groupby("task_key", sort=False))
-    for number, (_, runs) in enumerate(tasks, start=1):
+    chosen = (options.weights, options.split, options.delta, options.baseline)
+    tasks = list(compare.tasks(study, *chosen))
+    overall = checks.check_study(tasks)
+    text = [_finding(finding) for finding in overall]
+    written, sections = _write_data(study, out), []
+    for number, task in enumerate(tasks, start=1):
         suffix = f"-{number}" if len(tasks) > 1 else ""
-        metrics = study.metrics[study.metrics["path"].isin(runs["path"])]
-        table = tables.results(runs, metrics, split)
-        shown = tables.readable(table, split)
-        text += [f"{runs['task'].iloc[0]}: {len(runs)} run(s)", "", tables.to_text(shown), ""]
-        (out / f"results{suffix}.md").write_text(tables.to_markdown(shown) + "\n", encoding="utf-8")
-        values = [column for column in table.columns if column.endswith("_values")]
-        table.drop(columns=values).to_csv(out / f"results{suffix}.csv", index=False)
-        written += [out / f"results{suffix}.csv", out / f"results{suffix}.md"]
-        curves = figures.learning_curves(runs, metrics, weights, split)
-        written += figures.save(curves, out / f"learning_curves{suffix}")
-        measured = metrics.loc[metrics["weights"] == weights, "path"]
-        if without := sorted({method_name(*row) for row in _methods(runs[~runs["path"].isin(measured)])}):
-            text += [f"without {weights} weights, and so not in the figure: {', '.join(without)}", ""]
-    text.append("mean ± half-width of the 95% t interval over seeds, at the last epoch")
+        section, paths, said = _write_task(study, task, out, suffix, options)
+        sections.append(section)
+        written += paths
+        text += ["", *said]
     if len(study.left_out):
-        text.append(f"left out: {len(study.left_out)}")
+        text += ["", f"left out: {len(study.left_out)}"]
         text += [f"  {row.path}: {row.reason}" for row in study.left_out.itertuples()]
-    text += ["", "written:", *(f"  {os.path.relpath(path)}" for path in written)]
-    return "\n".join(text)
+    report = out / "report.html"
+    report.write_text(_page(study, sections, overall, options), encoding="utf-8")
+    text += ["", "written:", *(f"  {os.path.relpath(path)}" for path in [report, *written])]
+    return "\n".join(text).lstrip("\n")
 
 
-def _methods(runs: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(zip(runs["method"], runs["inner"], strict=True))
+def _write_data(study: Study, out: Path) -> list[Path]:
+    """All runs, and all metrics."""
+    runs, metrics = out / "runs.csv", out / "metrics.csv"
+    study.runs.drop(columns="task_key").to_csv(runs, index=False)
+    if find_spec("pyarrow"):
+        metrics = metrics.with_suffix(".parquet")
+        study.metrics.to_parquet(metrics, index=False)
+    else:
+        study.metrics.to_csv(metrics, index=False)
+    return [runs, metrics]
+
+
+def _write_task(
+    study: Study, task: Task, out: Path, suffix: str, options: Options
+) -> tuple[page.Section, list[Path], list[str]]:
+    """Its section of the page, the files written, and the lines to print."""
+    found = checks.check(task)
+    raw = tables.results(task.runs, task.metrics, task.split)
+    results = tables.readable(raw, task.split)
+    comparisons = tables.readable_comparisons(task.comparisons)
+    validated = "validation" if (task.metrics["split"] == "validation").any() else task.split
+    spent = tables.readable_budget(
+        compare.budget(task, compare.final_values(task.runs, task.metrics, task.weights, validated))
+    )
+    written = []
+    for name, table in {"results": results, "comparisons": comparisons, "budget": spent}.items():
+        if len(table):
+            written += _write_table(table, out / f"{name}{suffix}")
+    if len(task.comparisons):
+        written.append(out / f"comparisons{suffix}.csv")
+        task.comparisons.to_csv(written[-1], index=False)
+    pictures = []
+    for name in options.pictures:
+        drawn = figures.draw(name, task, options.drawing)
+        if drawn is None:
+            continue
+        paths = figures.save(drawn.figure, out / f"{name}{suffix}")
+        written += paths
+        svg = next(path for path in paths if path.suffix == ".svg").read_text(encoding="utf-8")
+        pictures.append(page.Picture(f"{name}{suffix}", drawn.title, drawn.caption, drawn.alt, drawn.table, svg))
+
+    said = [f"{task.name}: {_count(task)}", *(_finding(finding) for finding in found), "", tables.to_text(results), ""]
+    what = f"{task.split} accuracy of the {task.weights} weights at the last epoch"
+    said.append("mean ± half-width of the 95% t interval over seeds, at the last epoch")
+    if len(comparisons):
+        said += ["", f"{what}, each method against its baseline; Holm over {len(comparisons)} comparisons:"]
+        said += [f"  {sentence}" for sentence in task.comparisons["sentence"][:MOST_SENTENCES]]
+        if len(comparisons) > MOST_SENTENCES:
+            said.append(f"  and {len(comparisons) - MOST_SENTENCES} more, in the report")
+    section = page.Section(
+        name=task.name,
+        verdicts=[page.Verdict(str(row.verdict), str(row.sentence)) for row in task.comparisons.itertuples()],
+        checks=[page.Finding(finding.level, finding.text) for finding in found],
+        comparisons=_with_groups(comparisons, task.comparisons),
+        results=_with_groups(results, raw),
+        budget=spent,
+        settings=_settings(task),
+        figures=pictures,
+        groups=_groups(task),
+    )
+    return section, written, said
+
+
+def _count(task: Task) -> str:
+    published = int((task.runs["source"] == PUBLISHED).sum())
+    return f"{len(task.runs) - published} run(s)" + (f" and {published} published ones" if published else "")
+
+
+def _finding(finding: checks.Finding) -> str:
+    return f"{finding.level}: {finding.text}"
+
+
+def _write_table(shown: pd.DataFrame, path: Path) -> list[Path]:
+    paths = [path.with_name(f"{path.name}.md"), path.with_name(f"{path.name}.tex")]
+    paths[0].write_text(tables.to_markdown(shown) + "\n", encoding="utf-8")
+    paths[1].write_text(tables.to_latex(shown), encoding="utf-8")
+    return paths
+
+
+def _with_groups(shown: pd.DataFrame, raw: pd.DataFrame) -> pd.DataFrame:
+    """A readable table, with the ids of its rows' groups for the page to colour them by."""
+    return shown.assign(group=raw["group"].to_numpy()) if len(shown) else shown
+
+
+def _groups(task: Task) -> list[page.Group]:
+    methods = task.groups["method"].tolist()
+    return [
+        page.Group(str(group), f"{row['label']} {row['shown']}".strip(), figures.method_color(row["method"], methods))
+        for group, row in task.groups.iterrows()
+    ]
+
+
+def _settings(task: Task) -> pd.DataFrame:
+    """Settings that all groups share."""
+    own = task.groups[task.groups["source"] != PUBLISHED]
+    rows = []
+    for key in setting_keys(own):
+        values: Any = own[f"config.{key}"].dropna().astype(str).unique()
+        if len(values) == 1:
+            rows.append({"setting": key, "value": values[0]})
+    return pd.DataFrame(rows, columns=["setting", "value"])
+
+
+def _page(study: Study, sections: list[page.Section], overall: list[checks.Finding], options: Options) -> str:
+    versions = {"python": platform.python_version()}
+    for package in ("nested-lookahead", "numpy", "pandas", "scipy", "matplotlib"):
+        versions[package] = metadata.version(package)
+    if "commit" in study.runs:
+        versions["runs made by code"] = ", ".join(sorted(set(study.runs["commit"].dropna()) - {""})) or "unknown"
+    if overall:
+        findings = [*(page.Finding(finding.level, finding.text) for finding in overall), *sections[0].checks]
+        sections = [replace(sections[0], checks=findings), *sections[1:]]
+    return page.page(
+        page.Content(
+            title="; ".join(section.name for section in sections),
+            command=options.command,
+            created=datetime.now().astimezone().isoformat(timespec="seconds"),
+            versions=versions,
+            sections=sections,
+            left_out=study.left_out,
+        )
+    )

@@ -1,11 +1,13 @@
-"""The results table: a row per method and settings, as data, text and Markdown."""
+"""Tables: of results and of comparisons, as data, text, Markdown and LaTeX."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 
+from nested_lookahead.analysis.collect import PUBLISHED
 from nested_lookahead.analysis.labels import in_order, method_name, settings
 from nested_lookahead.analysis.statistics import t_half_width
 from nested_lookahead.records import COMPLETED
@@ -15,8 +17,8 @@ def final_accuracies(runs: pd.DataFrame, metrics: pd.DataFrame, split: str) -> p
     """One row per completed run, indexed by path: accuracy in % at its last evaluation, ``fast`` and ``slow``."""
     completed = runs.loc[runs["status"] == COMPLETED, "path"]
     rows = metrics[(metrics["split"] == split) & metrics["path"].isin(completed)]
-    last = rows[rows["step"] == rows.groupby("path")["step"].transform("max")]
-    return 100 * last.pivot_table(index="path", columns="weights", values="accuracy")
+    last = rows[rows["step"] == rows.groupby("path", observed=True)["step"].transform("max")]
+    return 100 * last.pivot_table(index="path", columns="weights", values="accuracy", observed=True)
 
 
 def results(runs: pd.DataFrame, metrics: pd.DataFrame, split: str = "test") -> pd.DataFrame:
@@ -33,7 +35,8 @@ def results(runs: pd.DataFrame, metrics: pd.DataFrame, split: str = "test") -> p
         members = runs[runs["group"] == group]
         row: dict[str, Any] = {
             "group": group,
-            "method": method_name(first["method"], first["inner"]),
+            "method": ("published " if first["source"] == PUBLISHED else "")
+            + method_name(first["method"], first["inner"]),
             "settings": shown[group],
             "n": len(members),
             "diverged": int((members["status"] != COMPLETED).sum()),
@@ -68,6 +71,57 @@ def _cell(values: list[float], half_width: float | None) -> str:
     if half_width == 0:
         return f"{values[0]:.2f} (all equal)"
     return f"{sum(values) / len(values):.2f} ± {half_width:.2f}"
+
+
+def readable_comparisons(comparisons: pd.DataFrame) -> pd.DataFrame:
+    """Each method against its baseline, as people read it; the difference with its 95% interval."""
+    if comparisons.empty:
+        return pd.DataFrame()
+    c = comparisons
+    return pd.DataFrame(
+        {
+            "method": c["label"],
+            "settings": c["shown"],
+            "against": [
+                " ".join(filter(None, pair)) for pair in zip(c["baseline_label"], c["baseline_shown"], strict=True)
+            ],
+            "n": c["n"].astype(str) + c["paired"].map({True: "", False: " unpaired"}),
+            "difference (points)": [
+                f"{mean:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if low == low else "")
+                for mean, low, high in zip(c["difference"], c["low"], c["high"], strict=True)
+            ],
+            "d_z": c["dz"].map(_number("{:+.2f}")),
+            "g": c["g"].map(_number("{:+.2f}")),
+            "P(improvement)": [
+                f"{share:.2f} [{low:.2f}, {high:.2f}]" if share == share else "–"
+                for share, low, high in zip(c["improvement"], c["improvement_low"], c["improvement_high"], strict=True)
+            ],
+            "p (Holm)": c["p_holm"].map(_number("{:.3f}")),
+            "verdict": c["verdict"],
+            "detectable": c["detectable"].map(_number("{:.2f}")),
+            "seeds needed": c["seeds_needed"].map(_number("{:.0f}")),
+        }
+    )
+
+
+def readable_budget(table: pd.DataFrame) -> pd.DataFrame:
+    shown = table.copy()
+    for column in ("default", "best", "best, other seeds"):
+        shown[column] = shown[column].map(_number("{:.2f}"))
+    shown["hours of training"] = shown["hours of training"].map(_number("{:.3g}"))
+    return shown
+
+
+def _number(form: str) -> Callable[[float], str]:
+    return lambda value: "–" if value != value else form.format(value)
+
+
+def to_latex(shown: pd.DataFrame) -> str:
+    """A booktabs table; Greek letters and signs as mathematics."""
+    text = shown.to_latex(index=False, escape=True, column_format="l" * len(shown.columns))
+    for sign, command in {"α": r"\alpha", "±": r"\pm", "–": "-", "×": r"\times"}.items():
+        text = text.replace(sign, f"${command}$")
+    return text
 
 
 def to_text(shown: pd.DataFrame) -> str:

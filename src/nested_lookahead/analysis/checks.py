@@ -1,0 +1,95 @@
+"""Which runs may stand together: what a reader should know before any comparison."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from nested_lookahead.analysis.collect import PUBLISHED
+from nested_lookahead.analysis.compare import Task
+
+VARYING = {
+    "commit": "code versions",
+    "dirty": "states of the checkout (with and without uncommitted changes)",
+    "versions": "library versions",
+    "device_name": "devices",
+    "precision": "precisions",
+    "threads": "numbers of CPU threads",
+    "processes": "numbers of processes",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    level: str
+    """``error``: what is compared here should not be, or is not; ``warning``: it can be, with this in mind."""
+    text: str
+
+
+def check(task: Task) -> list[Finding]:
+    """What speaks against comparing a task's runs."""
+    runs = task.runs[task.runs["source"] != PUBLISHED]
+    found = []
+    for column, what in VARYING.items():
+        counts = runs[column].astype(str).value_counts()
+        if len(counts) > 1:
+            found.append(Finding("warning", f"{len(counts)} {what}: {_listed(counts)}"))
+        elif column == "dirty" and len(counts) and counts.index[0] == "True":
+            found.append(Finding("warning", "all runs were made with uncommitted changes"))
+    seeds = [set(part["seed"]) for _, part in runs.groupby("group")]
+    if any(others != seeds[0] for others in seeds):
+        common = set.intersection(*seeds)
+        text = f"seed sets differ: {len(common)} seed(s) are common to all {len(seeds)} groups"
+        found.append(Finding("warning", f"{text}; each comparison uses those that its two groups share"))
+    if (diverged := int(task.groups["diverged"].sum()) if len(task.groups) else 0) > 0:
+        text = f"{diverged} of {len(runs)} runs diverged; they are in every count, and in no mean"
+        found.append(Finding("warning", text))
+    if missing := _missing_cells(task):
+        found.append(Finding("warning", missing))
+    if (tried := _chosen_on_these_seeds(task)) is not None:
+        found.append(Finding("warning", tried))
+    return found
+
+
+def check_study(tasks: Iterable[Task]) -> list[Finding]:
+    names = [task.name for task in tasks]
+    if len(names) < 2:
+        return []
+    text = f"{len(names)} tasks, never compared with each other: {'; '.join(names)}"
+    return [Finding("error", text)]
+
+
+def _listed(counts: pd.Series[int]) -> str:
+    texts = [f"{str(value)[:60]} ({count})" for value, count in counts.items()]
+    return ", ".join(texts[:3]) + (", …" if len(texts) > 3 else "")
+
+
+def _missing_cells(task: Task) -> str:
+    """Of a method whose settings nearly form a grid, how much of it is missing."""
+    texts = []
+    for label, groups in task.groups[task.groups["inner"] != ""].groupby("label", sort=False):
+        keys = [f"config.optimizer.{key}" for key in ("k", "alpha", "s", "h")]
+        values = {key: groups[key].nunique() for key in keys if key in groups}
+        keys = [key for key, count in values.items() if count > 1]
+        if len(keys) < 2:
+            continue
+        cells, full = groups[keys].drop_duplicates(), math.prod(values[key] for key in keys)
+        if len(cells) < full:
+            names = " × ".join(key.rpartition(".")[2] for key in keys)
+            texts.append(f"{label}: {len(cells)} of {full} cells of its grid over {names}")
+    return "incomplete grid, no variance shares are given: " + "; ".join(texts) if texts else ""
+
+
+def _chosen_on_these_seeds(task: Task) -> str | None:
+    """The banner for a best setting that is chosen on the seeds it is reported on."""
+    several = task.groups[task.groups["source"] != PUBLISHED].groupby("label").size()
+    several = several[several > 1]
+    if several.empty:
+        return None
+    return (
+        f"{several.max()} settings of a method were tried on the seeds that are reported, so that the best of them "
+        "looks better than it is; the budget table scores the choice on seeds that had no part in it"
+    )

@@ -1,0 +1,276 @@
+"""Methods beside each other: paired differences, what tuning is worth, sensitivity, divergences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from nested_lookahead.analysis.figures.style import (
+    SMALL,
+    Drawn,
+    Look,
+    Name,
+    Options,
+    finish,
+    grid,
+    looks,
+    mix,
+    named_lines,
+    new_figure,
+    row_height,
+    row_labels,
+    tag,
+    unpublished,
+)
+from nested_lookahead.analysis.statistics import expected_best as expected_best_of
+from nested_lookahead.records import COMPLETED
+
+if TYPE_CHECKING:
+    from nested_lookahead.analysis.compare import Task
+
+
+def forest(task: Task, options: Options) -> Drawn | None:
+    """Paired differences from each group's baseline, with their 95% intervals and verdicts."""
+    table = task.comparisons
+    if table.empty:
+        return None
+    labels = [
+        f"{row['label']} {row['shown']}".strip()
+        + f"\n− {row['baseline_label']} {row['baseline_shown']}".rstrip()
+        + f" (n={row['n']:.0f}{'' if row['paired'] else ', unpaired'})"
+        for _, row in table.iterrows()
+    ]
+    figure, (ax,) = new_figure(1, 1, row_height(labels) * len(labels) + 0.9)
+    row_labels(ax, labels, table["group"].tolist())
+    plot_forest(ax, table, paired_differences(task), looks(task), task.delta)
+    title = f"difference from the baseline in final {task.split} accuracy, {task.weights} weights"
+    caption = (
+        "Mean difference from the baseline, over pairs of runs with the same seed where not said otherwise; bars: 95% "
+        "t intervals (none below three pairs); faint dots: single pairs; shaded: differences that do not matter, "
+        f"±{task.delta:g} points. Verdicts are adjusted for the number of comparisons (Holm)."
+    )
+    alt = [f"{row['label']} {row['shown']}".strip() + f": {_said(row)}." for _, row in table.iterrows()]
+    return finish(figure, task, title, caption, ["Differences from the baselines in points.", *alt], table)
+
+
+def paired_differences(task: Task) -> pd.DataFrame:
+    """One row per pair of runs with the same seed: group, seed, difference (points)."""
+    values = task.final.dropna(subset=["value"])
+    paired = task.comparisons[task.comparisons["paired"].astype(bool)]
+    ours = paired[["group", "baseline"]].merge(values[["group", "seed", "value"]], on="group")
+    theirs = values[["group", "seed", "value"]].rename(columns={"group": "baseline"})
+    both = ours.merge(theirs, on=["baseline", "seed"], suffixes=("", "_baseline"))
+    return both.assign(difference=both["value"] - both["value_baseline"])[["group", "seed", "difference"]]
+
+
+def plot_forest(
+    ax: Axes, table: pd.DataFrame, differences: pd.DataFrame, styles: dict[str, Look], delta: float
+) -> None:
+    """A row per comparison, the first on top, on axes that have their row labels."""
+    ax.axvspan(-delta, delta, color="#000000", alpha=0.07, lw=0)
+    ax.axvline(0, color="#000000", lw=0.8)
+    for y, (_, row) in enumerate(table.iterrows()):
+        group, look = str(row["group"]), styles[str(row["group"])]
+        single = differences.loc[differences["group"] == group, "difference"]
+        tag(ax.scatter(single, [y + 0.22] * len(single), s=9, color=look.color, alpha=0.35, lw=0), group)
+        if np.isfinite(row["low"]):
+            tag(ax.plot([row["low"], row["high"]], [y, y], color=look.color, lw=look.width), group)
+        tag(ax.plot(row["difference"], y, color=look.color, marker=look.marker, ms=5, ls=""), group)
+        text = ax.text(1.02, y, _said(row), transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
+        text.set_fontweight("bold" if row["verdict"] in ("better", "worse", "equivalent") else "normal")
+        tag(text, group)
+    ax.set_xlabel("difference (points)")
+    ax.spines["left"].set_visible(False)
+    grid(ax, "x")
+
+
+def _said(row: Any) -> str:
+    if not np.isfinite(row["difference"]):
+        return "no pair"
+    interval = f" [{row['low']:+.2f}, {row['high']:+.2f}]" if np.isfinite(row["low"]) else ""
+    return f"{row['difference']:+.2f}{interval}".replace("-", "−") + f" {row['verdict']}"
+
+
+# --- what tuning is worth -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tried:
+    """The settings tried of one method: ``means`` has the mean final accuracy (%) of each, ``broken`` how many of
+    them had a diverged run."""
+
+    label: str
+    groups: Sequence[str]
+    means: Any
+    broken: int
+    look: Look
+
+
+def tried(task: Task) -> list[Tried]:
+    """By method and inner optimizer. A diverged run counts as the worst of its method's runs."""
+    styles = looks(task)
+    found = []
+    for label, groups in unpublished(task).groupby("label", sort=False):
+        final = task.final[task.final["group"].isin(groups.index)]
+        worst = final["value"].min()
+        if not np.isfinite(worst):
+            continue
+        values = final["value"].fillna(worst).groupby(final["group"]).mean()
+        counts = final["group"].value_counts()
+        n = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()}–{counts.max()}"
+        many = f"{len(values)} setting{'s' if len(values) > 1 else ''}"
+        broken = len(set(final.loc[final["value"].isna(), "group"]))
+        ids = [str(group) for group in groups.index]
+        found.append(Tried(f"{label}\n({many}, n={n})", ids, values.to_numpy(), broken, styles[ids[0]]))
+    return found
+
+
+def expected_best(task: Task, options: Options) -> Drawn | None:
+    """What the best of n settings is expected to be, if n of those tried are drawn at random."""
+    methods = tried(task)
+    if not any(len(method.means) > 1 for method in methods):
+        return None
+    table = pd.DataFrame(
+        [
+            {"method": method.label.split("\n")[0], "settings tried": n, "expected best (%)": value}
+            for method in methods
+            for n, value in enumerate(expected_best_of(method.means), start=1)
+        ]
+    )
+    figure, (ax,) = new_figure(1, 1, 2.8)
+    names = plot_expected_best(ax, table, methods)
+    ax.set_ylabel(f"expected best {task.split} accuracy (%)")
+    unnamed = named_lines(figure, ax, names)
+    title = f"expected best of n tried settings, {task.weights} weights{unnamed}"
+    caption = (
+        f"Expected final {task.split} accuracy of the best of n settings drawn without replacement from those tried; a "
+        "setting's value is its mean over seeds, and the best is chosen and reported on the same runs, which flatters "
+        "every method, and most the one with the most settings."
+    )
+    if sum(method.broken for method in methods):
+        caption += " A diverged run counts as the worst run of its method."
+    alt = [f"{name.label.replace(chr(10), ' ')}: {name.y:.2f}%." for name in names]
+    return finish(figure, task, title, caption, ["Expected best of all settings tried.", *alt], table)
+
+
+def plot_expected_best(ax: Axes, table: pd.DataFrame, methods: Sequence[Tried]) -> list[Name]:
+    """One line per method, from its first setting to its last."""
+    names = []
+    for method in methods:
+        rows = table[table["method"] == method.label.split("\n")[0]]
+        y = rows["expected best (%)"]
+        names.append(_line(ax, rows["settings tried"], y, method, method.label))
+    ax.set_xlabel("settings tried")
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    grid(ax)
+    return names
+
+
+def _line(ax: Axes, x: Any, y: Any, method: Tried, label: str, **kwargs: Any) -> Name:
+    """A line for a whole method: it belongs to a group only where the method has no other."""
+    group = method.groups[0] if len(method.groups) == 1 else ""
+    (line,) = ax.plot(x, y, label=label, **method.look.line(len(x)) | kwargs)
+    tag(line, group)
+    return Name(group, float(np.asarray(y)[-1]), label, method.look.color, line)
+
+
+def sensitivity(task: Task, options: Options) -> Drawn | None:
+    """How many of a method's settings come close to its best."""
+    methods = [method for method in tried(task) if len(method.means) > 1]
+    if not methods:
+        return None
+    table = pd.DataFrame(
+        [
+            {"method": method.label.split("\n")[0], "points below the best": gap, "share of settings": share}
+            for method in methods
+            for gap, share in zip(*_shares(method), strict=True)
+        ]
+    )
+    figure, (ax,) = new_figure(1, 1, 2.8)
+    names = plot_sensitivity(ax, methods)
+    unnamed = named_lines(figure, ax, names)
+    title = f"settings within x points of the method's best, {task.weights} weights{unnamed}"
+    caption = (
+        f"Share of a method's settings whose mean final {task.split} accuracy is at most x points below that of its "
+        "own best setting: a line at the top left is a method that hardly needs tuning. Settings, not seeds, are "
+        "counted, and only those that were tried."
+    )
+    if sum(method.broken for method in methods):
+        caption += " A diverged run counts as the worst run of its method."
+    alt = [f"{name.label.replace(chr(10), ' ')}." for name in names]
+    return finish(figure, task, title, caption, ["Distance of the worst setting from the best.", *alt], table)
+
+
+def _shares(method: Tried) -> tuple[Any, Any]:
+    gaps = np.sort(method.means.max() - method.means)
+    return gaps, np.arange(1, len(gaps) + 1) / len(gaps)
+
+
+def plot_sensitivity(ax: Axes, methods: Sequence[Tried]) -> list[Name]:
+    """A step function per method, up to its worst setting; the axes end with the worst of all."""
+    names = []
+    end = max(float(np.ptp(method.means)) for method in methods) * 1.02
+    for method in methods:
+        gaps, shares = _shares(method)
+        x, y = np.array([*gaps, max(end, 1e-3)]), np.array([*shares, 1.0])
+        name, count = method.label.split("\n")
+        worse = f",\n{method.broken} with diverged runs" if method.broken else ""
+        label = f"{name}\n{count.removesuffix(')')}, worst −{gaps[-1]:.2f}{worse})"
+        names.append(_line(ax, x, y, method, label, drawstyle="steps-post", markevery=max(1, len(x) // 8)))
+    ax.set_xlabel("points below the method's best setting")
+    ax.set_ylabel("share of settings")
+    ax.set_ylim(0, 1.05)
+    ax.set_xlim(left=0)
+    grid(ax)
+    return names
+
+
+def divergences(task: Task, options: Options) -> Drawn | None:
+    """How many runs of each group diverged."""
+    failed = task.runs[task.runs["status"] != COMPLETED]
+    if failed.empty:
+        return None
+    styles = looks(task)
+    rows = [
+        {
+            "group": group,
+            "label": look.label.split("\n")[0],
+            "settings": look.label.split("\n")[1].rsplit("(n=", 1)[0].strip(),
+            "diverged": look.diverged,
+            "runs": look.n + look.diverged,
+            "first step": failed.loc[failed["group"] == group].get("diverged_step", pd.Series(dtype=float)).min(),
+        }
+        for group, look in styles.items()
+    ]
+    table = pd.DataFrame(rows)
+    shown = table if len(table) <= 20 else table[table["diverged"] > 0]
+    labels = (shown["label"] + "\n" + shown["settings"]).str.strip().tolist()
+    figure, (ax,) = new_figure(1, 1, row_height(labels) * len(labels) + 0.9)
+    row_labels(ax, labels, shown["group"].tolist())
+    plot_divergences(ax, shown, styles)
+    hidden = len(table) - len(shown)
+    caption = "Runs that diverged, of all runs made; the number at the bar also says the first step at which one did."
+    caption += f" {hidden} settings without a divergence are not shown." if hidden else ""
+    few = table[table["diverged"] > 0]
+    alt = [f"{r['label']} {r['settings']} {r['diverged']} of {r['runs']}." for _, r in few.iterrows()]
+    return finish(figure, task, "diverged runs", caption, ["Diverged runs.", *alt], table)
+
+
+def plot_divergences(ax: Axes, table: pd.DataFrame, styles: dict[str, Look]) -> None:
+    """A bar per group, the first on top, on axes that have their row labels."""
+    for y, (_, row) in enumerate(table.iterrows()):
+        look, group = styles[row["group"]], str(row["group"])
+        share = row["diverged"] / row["runs"]
+        tag(ax.barh(y, share, height=0.55, color=mix(look.color, "#FFFFFF", 0.25)).patches, group)
+        step = f", from step {row['first step']:.0f}" if np.isfinite(row["first step"]) and row["diverged"] else ""
+        text = f" {row['diverged']}/{row['runs']}{step}"
+        tag(ax.text(share, y, text, va="center", fontsize=SMALL), group)
+    ax.set_xlim(0, 1)
+    ax.set_xlabel("share of runs")
+    grid(ax, "x")
