@@ -13,7 +13,10 @@ NAMES = {
     "nesterov": "Nesterov",
     "adam": "Adam",
     "adamw": "AdamW",
+    "nadam": "NAdam",
+    "radam": "RAdam",
     "rmsprop": "RMSprop",
+    "adagrad": "Adagrad",
     "lookahead": "Lookahead",
     "nested_lookahead": "Nested Lookahead",
     "multilayer_lookahead": "Multilayer Lookahead",
@@ -73,7 +76,10 @@ def settings(groups: pd.DataFrame, always: bool) -> pd.Series[str]:
         if key.startswith("optimizer."):
             varies = texts_of.groupby([groups["method"], groups["inner"]]).transform("nunique") > 1
         else:  # what is not the method's own must not differ between methods unseen
-            varies = pd.Series([texts_of.ne(texts_of.iloc[0]).any()] * len(groups), index=groups.index)
+            known = texts_of[column.notna()]  # a published run tells little of its settings
+            varies = pd.Series(
+                [known.ne(known.iloc[0]).any() if len(known) else False] * len(groups), index=groups.index
+            )
         shown = column.notna() & (varies | (always and key in SYMBOLS))
         symbol = SYMBOLS.get(key) or key.removeprefix("optimizer.").removeprefix("inner.").removesuffix(".name")
         texts[shown] += column[shown].map(lambda value, symbol=symbol: f" {_setting(symbol, value)}")

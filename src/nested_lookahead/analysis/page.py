@@ -22,6 +22,8 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from nested_lookahead.analysis.checks import Finding
+
 MISSING = "–"
 MAX_ROWS = 400  # of the table behind one figure; whole curves belong in a CSV, not in a page
 NOT_DRAWN = {"metadata", "style", "script", "title", "foreignObject"}
@@ -33,14 +35,6 @@ class Verdict:
 
     word: str
     sentence: str
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check found; ``level`` is error or warning."""
-
-    level: str
-    text: str
 
 
 class Group(NamedTuple):

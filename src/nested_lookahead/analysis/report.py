@@ -119,7 +119,7 @@ def _write_task(
     section = page.Section(
         name=task.name,
         verdicts=[page.Verdict(str(row.verdict), str(row.sentence)) for row in task.comparisons.itertuples()],
-        checks=[page.Finding(finding.level, finding.text) for finding in found],
+        checks=found,
         comparisons=_with_groups(comparisons, task.comparisons),
         results=_with_groups(results, raw),
         budget=spent,
@@ -152,9 +152,9 @@ def _with_groups(shown: pd.DataFrame, raw: pd.DataFrame) -> pd.DataFrame:
 
 
 def _groups(task: Task) -> list[page.Group]:
-    methods = task.groups["method"].tolist()
+    looks = figures.looks(task)
     return [
-        page.Group(str(group), f"{row['label']} {row['shown']}".strip(), figures.method_color(row["method"], methods))
+        page.Group(str(group), f"{row['label']} {row['shown']}".strip(), looks[str(group)].hex)
         for group, row in task.groups.iterrows()
     ]
 
@@ -177,8 +177,7 @@ def _page(study: Study, sections: list[page.Section], overall: list[checks.Findi
     if "commit" in study.runs:
         versions["runs made by code"] = ", ".join(sorted(set(study.runs["commit"].dropna()) - {""})) or "unknown"
     if overall:
-        findings = [*(page.Finding(finding.level, finding.text) for finding in overall), *sections[0].checks]
-        sections = [replace(sections[0], checks=findings), *sections[1:]]
+        sections = [replace(sections[0], checks=[*overall, *sections[0].checks]), *sections[1:]]
     return page.page(
         page.Content(
             title="; ".join(section.name for section in sections),
