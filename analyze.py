@@ -53,6 +53,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--target", type=float, help="accuracy (%%) whose time is looked for (default: a median result)"
     )
+    parser.add_argument(
+        "--smooth", type=int, metavar="N", help="draw trailing means over N evaluations (default: none)"
+    )
     return parser.parse_args(arguments)
 
 
@@ -60,6 +63,8 @@ def main() -> None:
     options = parse()
     if not options.delta > 0:
         raise UserError(f"--delta {options.delta:g}: must be > 0")
+    if options.smooth is not None and options.smooth < 1:
+        raise UserError(f"--smooth {options.smooth}: must be >= 1")
     from nested_lookahead.analysis import collect, figures, report  # --help need not wait for pandas
 
     folders = options.folders or ([] if options.reference else [collect.newest_study(OUTPUTS)])
@@ -71,7 +76,7 @@ def main() -> None:
         baseline=options.baseline,
         delta=options.delta,
         pictures=options.figures.split(",") if options.figures else tuple(figures.FIGURES),
-        drawing=figures.Options(metric=options.metric, x=options.x, target=options.target),
+        drawing=figures.Options(options.metric, options.x, options.target, options.smooth),
         command=f"python {shlex.join(sys.argv)}",
     )
     print(report.write(study, out, chosen))

@@ -504,6 +504,7 @@ def test_runs_on_different_tasks_are_never_put_side_by_side(command):
     [
         (["--figures", "pie"], "--figures pie: must be among " + ", ".join(FIGURES)),
         (["--delta", "0"], "--delta 0: must be > 0"),
+        (["--smooth", "0"], "--smooth 0: must be >= 1"),
         (["--baseline", "lion"], "--baseline lion: no such method or group among these runs"),
         (["--reference", "nowhere.csv"], "--reference nowhere.csv: no such file"),
     ],
