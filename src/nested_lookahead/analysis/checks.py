@@ -80,7 +80,7 @@ def _missing_cells(task: Task) -> str:
         if len(cells) < full:
             names = " × ".join(key.rpartition(".")[2] for key in keys)
             texts.append(f"{label}: {len(cells)} of {full} cells of its grid over {names}")
-    return "incomplete grid, no variance shares are given: " + "; ".join(texts) if texts else ""
+    return "incomplete grid, variance shares are of its complete planes alone: " + "; ".join(texts) if texts else ""
 
 
 def _chosen_on_these_seeds(task: Task) -> str | None:
