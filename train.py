@@ -87,9 +87,8 @@ def build(config: dict[str, Any], processes: Processes = ALONE) -> Trainer:
     where = {key: config[key] for key in ("device", "precision", "channels_last", "threads")}
     hardware = Hardware.choose(**where, turn=turn)
     wanted = config["dataset"]
-    source = configuration.build(
-        "dataset", {key: wanted[key] for key in wanted if key not in ("val_fraction", "train_size", "split_seed")}
-    )
+    published = {key: wanted[key] for key in wanted if key not in ("val_fraction", "train_size", "split_seed")}
+    source = configuration.build_source(published)
     split_seed = seed("split") % 2**32 if wanted["split_seed"] is None else wanted["split_seed"]
     data = split_source(source, wanted["val_fraction"], wanted["train_size"], split_seed).to(hardware.device)
 

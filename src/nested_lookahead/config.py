@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -388,6 +389,16 @@ def build(group: str, settings: dict[str, Any], *args: Any) -> Any:
         if isinstance(cause, (ValueError, TypeError, ImportError)):
             raise UserError(f"{group}={settings['name']}: {flatten(str(cause))}") from error
         raise (cause or error) from None
+
+
+def build_source(settings: dict[str, Any]) -> Any:
+    """A data set as published; the last one is kept, as the jobs of a sweep have it in common and none changes it."""
+    return _build_source(json.dumps(settings))
+
+
+@functools.lru_cache(maxsize=1)
+def _build_source(settings: str) -> Any:
+    return build("dataset", json.loads(settings))
 
 
 def build_optimizer(settings: dict[str, Any], params: Iterable[Any]) -> Any:

@@ -76,6 +76,7 @@ class Trainer:
         self.scheduler = LambdaLR(optimizer, schedules.over_steps(recipe.schedule, self.total_steps, recipe.warmup))
         self.scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.precision == "fp16")
         self.augment_generator = torch.Generator(hardware.device).manual_seed(augment_seed)
+        self._parts: dict[int, Samples] = {}
         self.step = 0
         self.evaluated = 0
         """Step of the last evaluation."""
@@ -91,6 +92,14 @@ class Trainer:
     def epoch(self) -> int:
         """Epochs finished."""
         return self.step // len(self.batches)
+
+    def train_part(self, size: int) -> Samples:
+        """The first ``size`` training samples, or all: made once, as it can be a copy."""
+        if size >= len(self.data.train):
+            return self.data.train
+        if size not in self._parts:
+            self._parts = {size: self.data.train.take(np.arange(size))}
+        return self._parts[size]
 
     def train_epoch(self, on_step: Callable[[Trainer], None] = lambda trainer: None) -> None:
         """Finish the present epoch.
@@ -253,7 +262,7 @@ def evaluate(trainer: Trainer, evaluation: Evaluation) -> list[Row]:
     trainer.processes.copy_from_first(*trainer.model.buffers())  # each has seen other batches
     data, size = trainer.data, evaluation.train_samples
     splits = {
-        "train": data.train.take(np.arange(min(size, len(data.train)))),
+        "train": trainer.train_part(size),
         "validation": data.validation,
         "test": data.test,
     }

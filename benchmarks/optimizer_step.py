@@ -1,0 +1,124 @@
+"""Time whole optimizer steps over ResNet-18's parameters, in turn, as ratios to the bare inner optimizer's step.
+
+    pip install pytorch-optimizer torch-optimizer timm     # optional: published implementations as further rows
+    python benchmarks/optimizer_step.py --threads 2
+
+Each round times a window of 25 steps (a whole cycle of Nested Lookahead) of every row; ratios are taken within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, Optimizer
+from torchvision.models import resnet18
+from tqdm import tqdm
+
+from nested_lookahead import Lookahead, NestedLookahead
+
+CYCLE = 25
+Build = Callable[[list[Tensor]], Optimizer]
+
+# Words of memory moved per parameter and step. SGD with momentum: read p, g, buffer, write p, buffer. A sync of one
+# layer reads and writes both copies once: 4 per k = 5 steps. The outer layer adds a read and a write of its own copy,
+# once in 25 steps.
+WORDS = {"SGD": 5, "Adam": 7}
+EXTRA = {"Lookahead": 4 / 5, "Nested": 4 / 5 + 2 / 25}
+
+
+def inner_optimizers(device: torch.device) -> dict[str, Build]:
+    return {
+        "SGD, fused": lambda params: SGD(params, lr=1e-4, momentum=0.9, fused=True),
+        "SGD, default": lambda params: SGD(params, lr=1e-4, momentum=0.9),
+        "Adam, fused": lambda params: Adam(params, lr=1e-4, fused=True),
+        "Adam, default": lambda params: Adam(params, lr=1e-4),
+    }
+
+
+def published() -> Iterator[tuple[str, Callable[[Optimizer], Any]]]:
+    """Implementations from the package registry that are installed here."""
+    with suppress(ImportError):
+        from pytorch_optimizer import Lookahead as PytorchOptimizer  # type: ignore[import-not-found]
+
+        yield "pytorch-optimizer", lambda inner: PytorchOptimizer(inner, k=5, alpha=0.5)
+    with suppress(ImportError):
+        from torch_optimizer import Lookahead as TorchOptimizer  # type: ignore[import-not-found]
+
+        yield "torch-optimizer", lambda inner: TorchOptimizer(inner, k=5, alpha=0.5)
+    with suppress(ImportError):
+        from timm.optim.lookahead import Lookahead as Timm  # type: ignore[import-not-found]
+
+        yield "timm", lambda inner: Timm(inner, k=5, alpha=0.5)
+
+
+def rows(device: torch.device) -> Iterator[tuple[str, str, Build]]:
+    """(inner optimizer, wrapper, how to build both)."""
+    wrappers: list[tuple[str, Callable[[Optimizer], Any]]] = [
+        ("bare", lambda inner: inner),
+        ("Lookahead", lambda inner: Lookahead(inner, k=5, alpha=0.5)),
+        ("Nested", lambda inner: NestedLookahead(inner, k=5, s=5, alpha=0.5, h=0.5)),
+        *published(),
+    ]
+    for name, build in inner_optimizers(device).items():
+        for wrapper, wrap in wrappers:
+            yield name, wrapper, lambda params, build=build, wrap=wrap: wrap(build(params))  # type: ignore[misc]
+
+
+def parameters(device: torch.device) -> list[Tensor]:
+    params = [p.detach().to(device).requires_grad_() for p in resnet18().parameters()]
+    for p in params:
+        p.grad = torch.randn_like(p) * 1e-3
+    return params
+
+
+def window(step: Callable[[], Any], device: torch.device) -> float:
+    """Seconds per step."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(CYCLE):
+        step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - began) / CYCLE
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", help="rows whose inner optimizer starts so, such as SGD")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    chosen = [row for row in rows(device) if row[0].startswith(arguments.only or "")]
+    seconds: dict[tuple[str, str], list[float]] = {}
+    steps = {(inner, wrapper): build(parameters(device)).step for inner, wrapper, build in chosen}
+    for key in steps:
+        window(steps[key], device)  # buffers are made, caches warm
+        seconds[key] = []
+    for _ in tqdm(range(arguments.rounds), unit="round"):
+        for key, step in steps.items():
+            seconds[key].append(window(step, device))
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{arguments.threads} CPU thread(s)"
+    print(f"ResNet-18 (11.7 M parameters, 62 tensors), {name}, torch {torch.__version__}, {arguments.rounds} rounds")
+    print(f"{'inner optimizer':15}  {'wrapper':18}  {'ms per step':>11}  {'ratio to bare':>22}  {'floor':>6}")
+    for (inner, wrapper), values in seconds.items():
+        ratios = [mine / bare for mine, bare in zip(values, seconds[inner, "bare"], strict=True)]
+        quartiles = statistics.quantiles(ratios, n=4)
+        spread = f"{statistics.median(ratios):.3f} [{quartiles[0]:.3f}, {quartiles[2]:.3f}]"
+        extra = EXTRA.get(wrapper)
+        floor = "" if extra is None else f"{1 + extra / WORDS[inner.partition(',')[0]]:.3f}"
+        print(f"{inner:15}  {wrapper:18}  {1000 * statistics.median(values):11.2f}  {spread:>22}  {floor:>6}")
+
+
+if __name__ == "__main__":
+    main()
