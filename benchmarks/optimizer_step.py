@@ -3,7 +3,8 @@
     pip install pytorch-optimizer torch-optimizer timm     # optional: published implementations as further rows
     python benchmarks/optimizer_step.py --threads 2
 
-Each round times a window of 25 steps (a whole cycle of Nested Lookahead) of every row; ratios are taken within a round.
+Each round times, for every row, a window of 50 steps (two cycles of Nested Lookahead) of the bare inner optimizer and
+right after it one of the row; the ratio is that of the two.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 from nested_lookahead import Lookahead, NestedLookahead
 
-CYCLE = 25
+WINDOW = 50
 Build = Callable[[list[Tensor]], Optimizer]
 
 # Words of memory moved per parameter and step. SGD with momentum: read p, g, buffer, write p, buffer. A sync of one
@@ -83,11 +84,11 @@ def window(step: Callable[[], Any], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     began = time.perf_counter()
-    for _ in range(CYCLE):
+    for _ in range(WINDOW):
         step()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return (time.perf_counter() - began) / CYCLE
+    return (time.perf_counter() - began) / WINDOW
 
 
 def main() -> None:
@@ -100,21 +101,22 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     chosen = [row for row in rows(device) if row[0].startswith(arguments.only or "")]
-    seconds: dict[tuple[str, str], list[float]] = {}
     steps = {(inner, wrapper): build(parameters(device)).step for inner, wrapper, build in chosen}
-    for key in steps:
-        window(steps[key], device)  # buffers are made, caches warm
-        seconds[key] = []
+    for step in steps.values():
+        window(step, device)  # buffers are made, caches warm
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
+    ratios: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
     for _ in tqdm(range(arguments.rounds), unit="round"):
-        for key, step in steps.items():
-            seconds[key].append(window(step, device))
+        for (inner, wrapper), step in steps.items():
+            bare = window(steps[inner, "bare"], device)
+            seconds[inner, wrapper].append(window(step, device))
+            ratios[inner, wrapper].append(seconds[inner, wrapper][-1] / bare)
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{arguments.threads} CPU thread(s)"
     print(f"ResNet-18 (11.7 M parameters, 62 tensors), {name}, torch {torch.__version__}, {arguments.rounds} rounds")
     print(f"{'inner optimizer':15}  {'wrapper':18}  {'ms per step':>11}  {'ratio to bare':>22}  {'floor':>6}")
     for (inner, wrapper), values in seconds.items():
-        ratios = [mine / bare for mine, bare in zip(values, seconds[inner, "bare"], strict=True)]
-        quartiles = statistics.quantiles(ratios, n=4)
-        spread = f"{statistics.median(ratios):.3f} [{quartiles[0]:.3f}, {quartiles[2]:.3f}]"
+        quartiles = statistics.quantiles(ratios[inner, wrapper], n=4)
+        spread = f"{statistics.median(ratios[inner, wrapper]):.3f} [{quartiles[0]:.3f}, {quartiles[2]:.3f}]"
         extra = EXTRA.get(wrapper)
         floor = "" if extra is None else f"{1 + extra / WORDS[inner.partition(',')[0]]:.3f}"
         print(f"{inner:15}  {wrapper:18}  {1000 * statistics.median(values):11.2f}  {spread:>22}  {floor:>6}")

@@ -7,6 +7,7 @@ import hydra
 import made_data
 import pytest
 from conftest import ROOT
+from hydra.core.plugins import Plugins
 
 from nested_lookahead import config
 from nested_lookahead.training import Evaluation, evaluate
@@ -62,6 +63,23 @@ def test_jobs_that_grids_have_in_common_run_once(command):
     status, out, _ = command("train.py", "optimizer=sgd", grids, "hydra/launcher=list", "-m")
     assert status == 0
     assert out.splitlines()[-1] == "7 runs, 7 directories; nothing was trained"
+
+
+@pytest.mark.parametrize("experiment", RUNS)
+def test_jobs_are_composed_as_hydra_does(experiment, monkeypatch, command):
+    """Jobs that differ in plain values alone are made from one composition: the same settings, the same directory."""
+    Plugins.instance()  # loads the plugins anew, whoever has imported them before
+    from hydra_plugins.nested_lookahead_sweeps import ListLauncher
+
+    monkeypatch.setattr(ListLauncher, "show", lambda _, jobs: found.extend(jobs))
+    found = []
+    assert command("train.py", f"experiment={experiment}", "hydra/launcher=list", "-m")[0] == 0
+    for job in (found[0], found[len(found) // 2], found[-1]):
+        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            overrides = [part for part in job.overrides if not part.startswith("hydra")]
+            whole = config.resolve(hydra.compose("config", overrides=[*overrides, f"experiment={experiment}"]))
+        assert job.config == whole
+        assert job.path == Path("outputs") / whole["study"] / config.run_name(whole)
 
 
 def test_dry_run_is_the_listing(tmp_path):

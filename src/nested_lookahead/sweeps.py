@@ -130,8 +130,10 @@ class Job:
 
     overrides: list[str]
     path: Path | None = None
-    """Its run directory; None where the settings cannot be resolved, of which its launch gives the reason."""
+    """Its run directory; None where the settings cannot be resolved."""
     config: dict[str, Any] | None = None
+    refused: Exception | None = None
+    """Why they cannot; its launch will say so, too."""
     result: JobReturn | None = None
 
     def is_over(self, since: float) -> bool:
