@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import conv2d, relu
 
 if TYPE_CHECKING:
     from torchvision.models import ResNet, VisionTransformer
@@ -72,6 +72,35 @@ def cnn1d(shape: Shape, num_classes: int, width: int) -> nn.Module:
     return nn.Sequential(*convolutions, nn.Linear(features, num_classes))
 
 
+class TrimmedConv2d(nn.Conv2d):
+    """The same convolution, without the kernel's rows and columns that meet nothing but padding.
+
+    The last blocks of an ImageNet network see images of 32 × 32 as a single pixel, on which only the middle of a 3 × 3
+    kernel acts: one ninth of the work.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        assert not isinstance(self.padding, str)
+        places = zip(input.shape[2:], self.kernel_size, self.stride, self.padding, strict=True)
+        (top, bottom), (left, right) = (_taps_that_meet(*place) for place in places)
+        if (bottom - top, right - left) == self.kernel_size or self.dilation != (1, 1):
+            return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
+        # Slices of the kernel as it lies in memory, so that its gradient lies there in the same way.
+        if weight.is_contiguous(memory_format=torch.channels_last):
+            weight = weight.permute(0, 2, 3, 1)[:, top:bottom, left:right].permute(0, 3, 1, 2)
+        else:
+            weight = weight[:, :, top:bottom, left:right]
+        padding = (self.padding[0] - top, self.padding[1] - left)
+        output: Tensor = conv2d(input, weight, bias, self.stride, padding, groups=self.groups)
+        return output
+
+
+def _taps_that_meet(size: int, kernel: int, stride: int, padding: int) -> tuple[int, int]:
+    """First and one past the last tap of a kernel that lies on one of ``size`` pixels in some place."""
+    places = (size + 2 * padding - kernel) // stride + 1
+    return max(0, padding - (places - 1) * stride), min(kernel, size + padding)
+
+
 def resnet18(shape: Shape, num_classes: int) -> ResNet:
     """torchvision's ResNet-18 (He et al. 2016); only the first convolution's input channels follow the data set."""
     return _resnet("resnet18", shape, num_classes)
@@ -97,6 +126,9 @@ def _resnet(name: str, shape: Shape, num_classes: int) -> ResNet:
     model: ResNet = getattr(models, name)(num_classes=num_classes)
     if channels != 3:
         model.conv1 = _he_normal(nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False))
+    for module in model.modules():
+        if type(module) is nn.Conv2d:
+            module.__class__ = TrimmedConv2d  # torchvision has no place to say so; weights and names stay
     return model
 
 
