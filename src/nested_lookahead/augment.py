@@ -68,8 +68,9 @@ def crop_and_flip(images: Tensor, top: Tensor, left: Tensor, flips: Tensor, padd
 def grayscale(images: Tensor) -> Tensor:
     if images.shape[1] != 3:
         return images
-    weights = torch.tensor(LUMA, device=images.device).view(1, 3, 1, 1)
-    return (images * weights).sum(dim=1, keepdim=True)
+    # Numbers rather than a tensor of them: bringing one to a GPU would wait for it.
+    red, green, blue = images.unbind(dim=1)
+    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).unsqueeze(1)
 
 
 def blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
@@ -95,8 +96,7 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     sextant = torch.where(brightest == 0, from_red, torch.where(brightest == 1, from_green, from_blue))
     sextant = sextant + 6 * shift.view(-1, 1, 1)
     # Each channel is a trapezoid over the circle of hues (Smith 1978, in closed form).
-    offset = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
-    position = (offset + sextant[:, None]) % 6
+    position = torch.stack([sextant + 5, sextant + 3, sextant + 1], dim=1) % 6
     fall = torch.minimum(position, 4 - position).clamp(0, 1)
     return value[:, None] - chroma[:, None] * fall
 
