@@ -718,6 +718,34 @@ def test_compiled_training_step():
     assert 0 < frames[-1] == frames[7]  # nothing is compiled anew after the first cycle
 
 
+@pytest.mark.parametrize("pullback", ["none", "pullback"])
+def test_compiled_sync(pullback):
+    """One call for all tensors of a dtype, compiled once per depth, and the same result."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+
+    def run(compiled):
+        model = make_model()
+        model[0].float()
+        optimizer = WRAPPERS["nested"](INNER["sgd"](model.parameters()), pullback)
+        if compiled:
+            optimizer.compile(backend=counter)
+        for number in range(24):
+            generator = torch.Generator().manual_seed(number)
+            for param in model.parameters():
+                param.grad = torch.randn(param.shape, generator=generator, dtype=param.dtype)
+            optimizer.step()
+        return weights(model), optimizer
+
+    eager, _ = run(compiled=False)
+    compiled, optimizer = run(compiled=True)
+    torch.testing.assert_close(compiled, eager)
+    assert counter.frame_count == 4  # two depths, two dtypes
+    assert copy.deepcopy(optimizer)._compiled is None
+
+
 # --- clear errors ---------------------------------------------------------------------------------------------------
 
 
