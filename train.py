@@ -84,7 +84,7 @@ def build(config: dict[str, Any], processes: Processes = ALONE) -> Trainer:
         return seed_of(config["seed"], stream)
 
     turn = processes.local_rank if processes.count > 1 else worker_number()
-    where = {key: config[key] for key in ("device", "precision", "channels_last", "threads")}
+    where = {key: config[key] for key in ("device", "precision", "channels_last", "threads", "compile")}
     hardware = Hardware.choose(**where, turn=turn)
     wanted = config["dataset"]
     published = {key: wanted[key] for key in wanted if key not in ("val_fraction", "train_size", "split_seed")}
@@ -100,7 +100,7 @@ def build(config: dict[str, Any], processes: Processes = ALONE) -> Trainer:
         model = model.to(memory_format=torch.channels_last)
     torch.manual_seed(seed("training"))  # dropout and the like, whatever the model has drawn
 
-    optimizer = configuration.build_optimizer(config["optimizer"], model.parameters())
+    optimizer = configuration.build_optimizer(config["optimizer"], list(model.parameters()))
     order = torch.Generator().manual_seed(seed("order"))
     plain = config["augment"]["name"] == "none"  # else a batch is augmented whole, and then shared out
     batches = Batches(data.train, config["batch_size"], order, *([processes.share] if plain else []))

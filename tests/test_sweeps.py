@@ -386,7 +386,7 @@ def test_devices_are_taken_in_turn(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     for turn in (0, 1, 2, 3):
-        where = hardware.Hardware.choose("auto", "fp32", None, None, turn)
+        where = hardware.Hardware.choose("auto", "fp32", None, None, turn=turn)
         assert where.device == torch.device("cuda", turn % 2)
     assert chosen == [torch.device("cuda", i % 2) for i in range(4)]
 

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +62,18 @@ def test_the_same_command_twice_gives_the_same_metrics(command):
     (first,), (second,) = runs_below("first"), runs_below("second")
     assert metrics_less_seconds(first) == metrics_less_seconds(second)
     assert first.relative_to("first") == second.relative_to("second")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_runs_compute_the_same_and_count_compiling_apart(command):
+    for folder in ("eager", "compiled"):
+        settings = ["-m", "seed=0,1", f"compile={folder == 'compiled'}", f"output_dir={folder}"]
+        assert command("train.py", *settings, *QUICK)[0] == 0
+    for eager, compiled in zip(runs_below("eager"), runs_below("compiled"), strict=True):
+        seconds = [json.loads((run / "summary.json").read_text())["compile_seconds"] for run in (eager, compiled)]
+        assert seconds[0] == 0 < seconds[1]
+        for row, same in zip(metrics_less_seconds(eager), metrics_less_seconds(compiled), strict=True):
+            assert float(row["loss"]) == pytest.approx(float(same["loss"]), rel=1e-3)
 
 
 def test_a_sweep(command):

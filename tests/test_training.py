@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import itertools
 import math
 import warnings
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from nested_lookahead import NestedLookahead, models, schedules
+from nested_lookahead import NestedLookahead, hardware, models, schedules
+from nested_lookahead.config import build_optimizer
 from nested_lookahead.data import Batches, Dataset, Split, split_source
 from nested_lookahead.datasets import digits
 from nested_lookahead.hardware import Hardware
@@ -435,6 +437,82 @@ def test_model_sizes_are_the_papers():
 )
 def test_larger_models_have_one_output_per_class(build, shape):
     assert build(shape)(torch.randn(2, *shape)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+def test_a_trimmed_convolution_is_the_same_convolution(kernel):
+    layouts = (torch.contiguous_format, torch.channels_last)
+    cases = itertools.product((1, 2, 3), range(kernel // 2 + 1), range(1, 7), range(1, 7), layouts)
+    for stride, padding, height, width, layout in cases:
+        if min(height, width) + 2 * padding < kernel:
+            continue
+        conv = nn.Conv2d(2, 4, kernel, stride, padding, dtype=torch.float64).to(memory_format=layout)
+        trimmed = models.TrimmedConv2d(2, 4, kernel, stride, padding, dtype=torch.float64).to(memory_format=layout)
+        trimmed.load_state_dict(conv.state_dict())
+        x = torch.randn(3, 2, height, width, dtype=torch.float64)
+        cotangent = torch.randn_like(conv(x))
+        for module in (conv, trimmed):
+            module(x).backward(cotangent)
+        torch.testing.assert_close(trimmed(x), conv(x))
+        torch.testing.assert_close(trimmed.weight.grad, conv.weight.grad)
+        assert trimmed.weight.grad.stride() == trimmed.weight.stride()
+
+
+def test_resnet18_is_torchvisions_with_less_work_on_small_images():
+    from torch.utils.flop_counter import FlopCounterMode
+    from torchvision.models import resnet18 as torchvision_resnet18
+
+    theirs = torchvision_resnet18(num_classes=10)
+    ours = models.resnet18((3, 32, 32), 10)
+    ours.load_state_dict(theirs.state_dict())
+    work = {}
+    for size in (32, 224):
+        x = torch.randn(2, 3, size, size)
+        outputs = []
+        for model in (theirs, ours):
+            with FlopCounterMode(display=False) as counter:
+                outputs.append(model(x))
+            work[model is ours, size] = counter.get_total_flops()
+        torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-4, atol=1e-4)
+    assert work[True, 224] == work[False, 224]
+    # On 32 × 32 the three 512-channel convolutions of the last stage see one pixel, the 256-channel one before it four.
+    saved = 2 * 2 * (3 * 8 * 512 * 512 + 5 * 256 * 512)
+    assert work[False, 32] - work[True, 32] == saved
+
+
+# --- precision, layout, kernels -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("device", "native", "compile", "expected"),
+    [
+        ("cpu", True, True, "fp32"),
+        ("cuda", True, True, "bf16"),
+        ("cuda", False, True, "fp32"),  # a GPU that would emulate it
+        ("cuda", True, False, "fp32"),
+    ],
+)
+def test_precision_auto(monkeypatch, device, native, compile, expected):
+    monkeypatch.setattr(hardware, "_find_device", lambda name: torch.device(device))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    chosen = Hardware.choose("auto", "auto", None, None, compile)
+    assert (chosen.precision, chosen.channels_last, chosen.compile) == (expected, True, compile)
+    assert Hardware.choose("auto", "fp16", False, None).precision == "fp16"
+
+
+@pytest.mark.parametrize("target", ["SGD", "Adam", "AdamW", "RMSprop"])
+def test_optimizers_are_fused_where_that_is_faster(target):
+    settings = {"name": target.lower(), "_target_": f"torch.optim.{target}", "lr": 0.1}
+    outer = {"name": "lookahead", "_target_": "nested_lookahead.Lookahead", "inner": settings}
+
+    def fused(layout):
+        params = list(nn.Conv2d(3, 4, 3).to(memory_format=layout).parameters())
+        plain = build_optimizer(settings, params).param_groups[0].get("fused")
+        assert build_optimizer(outer, params).param_groups[0].get("fused") == plain
+        return plain
+
+    assert fused(torch.contiguous_format) is (True if target != "RMSprop" else None)
+    assert fused(torch.channels_last) is (True if target.startswith("Adam") else None)
 
 
 @pytest.mark.parametrize(

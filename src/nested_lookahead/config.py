@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,6 +204,7 @@ class Config:
     evaluation: EvaluationConf = MISSING
     precision: str = MISSING
     channels_last: bool | None = None
+    compile: bool = MISSING
     device: str = MISSING
     threads: int | None = None
     study: str = MISSING
@@ -233,6 +234,9 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "model": {"model": ModelConf, "mlp": MLPConf, "cnn": CNNConf, "wide_resnet": WideResNetConf, "vit": ViTConf},
     "scheduler": {"scheduler": SchedulerConf, "final": FinalConf, "multistep": MultistepConf},
 }
+
+
+FUSED = ("torch.optim.SGD", "torch.optim.Adam", "torch.optim.AdamW")
 
 
 def register() -> None:
@@ -401,9 +405,19 @@ def _build_source(settings: str) -> Any:
     return build("dataset", json.loads(settings))
 
 
-def build_optimizer(settings: dict[str, Any], params: Iterable[Any]) -> Any:
+def build_optimizer(settings: dict[str, Any], params: Sequence[Any]) -> Any:
     """An optimizer, around its inner one where the settings have an ``inner``."""
     if "inner" not in settings:
-        return build("optimizer", settings, params)
-    inner = build("optimizer/inner", {key: v for key, v in settings["inner"].items() if v is not None}, params)
-    return build("optimizer", {key: value for key, value in settings.items() if key != "inner"}, inner)
+        return build("optimizer", settings | _fused(settings, params), params)
+    inner = {key: value for key, value in settings["inner"].items() if value is not None}
+    opt = build("optimizer/inner", inner | _fused(inner, params), params)
+    return build("optimizer", {key: value for key, value in settings.items() if key != "inner"}, opt)
+
+
+def _fused(settings: dict[str, Any], params: Sequence[Any]) -> dict[str, bool]:
+    """``fused=True`` for the classes of torch that have such a kernel, where it is the fastest."""
+    if settings["_target_"] not in FUSED or any(param.device.type not in ("cpu", "cuda") for param in params):
+        return {}
+    # On a CPU it copies tensors that are not contiguous, such as channels-last weights: Adam gains all the same.
+    copies = any(param.device.type == "cpu" and not param.is_contiguous() for param in params)
+    return {} if copies and settings["_target_"] == "torch.optim.SGD" else {"fused": True}

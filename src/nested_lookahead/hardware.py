@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 import sys
+import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from nested_lookahead.errors import UserError
 
@@ -19,15 +21,25 @@ class Hardware:
     precision: str
     """``fp32``, ``bf16`` or ``fp16``: of the forward pass; weights and optimizer are float32."""
     channels_last: bool
+    compile: bool = False
+    """Whether the model runs through `torch.compile`, on CUDA as CUDA graphs."""
 
     @classmethod
     def choose(
-        cls, device: str, precision: str, channels_last: bool | None, threads: int | None, turn: int | None = None
+        cls,
+        device: str,
+        precision: str,
+        channels_last: bool | None,
+        threads: int | None,
+        compile: bool = False,
+        turn: int | None = None,
     ) -> Hardware:
         """Settle what is left open (``auto``, None) on this machine, and set the number of CPU threads.
 
-        Of several CUDA devices, ``auto`` and ``cuda`` take the ``turn``-th, counted around; without a turn, PyTorch's
-        current one.
+        ``precision=auto`` is bf16 where it cannot lose: in compiled kernels of a GPU that computes in it. Uncompiled,
+        autocast casts each weight in a launch of its own, which on small networks costs more than bf16 saves; and
+        runs on a CPU stay comparable from one machine to the next. Of several CUDA devices, ``auto`` and ``cuda``
+        take the ``turn``-th, counted around; without a turn, PyTorch's current one.
 
         Raises:
             UserError: the device does not exist here.
@@ -39,19 +51,31 @@ class Hardware:
             chosen = torch.device("cuda", turn % torch.cuda.device_count())
         if chosen.index is not None and chosen.type == "cuda":
             torch.cuda.set_device(chosen)
-        on_cuda = chosen.type == "cuda"
-        return cls(
-            device=chosen,
-            precision=("bf16" if on_cuda and torch.cuda.is_bf16_supported() else "fp32")
-            if precision == "auto"
-            else precision,
-            channels_last=on_cuda if channels_last is None else channels_last,
-        )
+        if precision == "auto":
+            fast = compile and chosen.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            precision = "bf16" if fast else "fp32"
+        if channels_last is None:
+            channels_last = chosen.type in ("cpu", "cuda")
+        return cls(chosen, precision, channels_last, compile)
 
     def autocast(self) -> AbstractContextManager[object]:
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
+
+    def compiled(self, model: nn.Module) -> tuple[nn.Module, CompileClock]:
+        """The model through `torch.compile` if it is to be, else as it is; and what compiling takes from now on.
+
+        Compiling waits for the first call. One model at a time: what was compiled before is let go, as it counts
+        toward a limit; the kernels are kept on disk by torch.
+        """
+        clock = CompileClock()
+        if self.compile:
+            torch.compiler.reset()
+            clock.start()
+            mode = "reduce-overhead" if self.device.type == "cuda" else None
+            model = torch.compile(model, dynamic=False, mode=mode)  # type: ignore[assignment]
+        return model, clock
 
     def synchronize(self) -> None:
         """Wait for the device, so that a clock read next counts all work."""
@@ -85,6 +109,25 @@ class Hardware:
     def __str__(self) -> str:
         where = f"cpu, {torch.get_num_threads()} thread(s)" if self.device.type == "cpu" else str(self.device)
         return f"{where}, {self.precision}"
+
+
+class CompileClock:
+    """Sums up the time that `torch.compile` takes, until the next `torch.compiler.reset`."""
+
+    def __init__(self) -> None:
+        self.seconds, self._began = 0.0, 0.0
+
+    def start(self) -> None:
+        from torch._dynamo.callback import callback_handler
+
+        callback_handler.register_start_callback(self._on_start)
+        callback_handler.register_end_callback(self._on_end)
+
+    def _on_start(self, *_: object) -> None:
+        self._began = time.perf_counter()
+
+    def _on_end(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._began
 
 
 def _find_device(name: str) -> torch.device:

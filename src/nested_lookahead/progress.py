@@ -163,6 +163,8 @@ def closing_text(summary: dict[str, Any], trainer: Trainer, path: Path) -> str:
     accuracy = ", ".join(f"{value:.2f}% ({weights} weights)" for weights, value in final.items())
     folder = os.path.relpath(path)
     took = f"{trainer.epoch} epochs, {trainer.step} steps, {trainer.seconds:.1f} s"
+    if trainer.compile_seconds:
+        took += f", besides {trainer.compile_seconds:.1f} s of compiling"
     lines = [
         f"test accuracy  {accuracy or 'none: no epoch was finished'}",
         f"training       {summary['status']} after {took}",

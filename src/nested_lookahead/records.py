@@ -53,7 +53,7 @@ BOOKKEEPING = (
 FEEDERS = ("pullback", "lr", "weight_decay")
 """Keys of a configuration whose values end up in the optimizer's."""
 
-ADDED: dict[str, Any] = {}
+ADDED: dict[str, Any] = {"compile": False}
 """Keys that came into the schema after runs had been recorded, with the value that stands for what those runs did.
 
 A key at this value is left out of the identity, so that adding it does not orphan the runs made before.

@@ -27,6 +27,10 @@ Row = dict[str, Any]
 """One line of the metrics: step, epoch, split, weights, loss, accuracy, lr, seconds."""
 
 
+PROGRESS = ("step", "evaluated", "seconds", "compile_seconds", "lr")
+"""A trainer's numbers that a checkpoint keeps."""
+
+
 class Diverged(Exception):
     """The loss is no longer finite."""
 
@@ -71,7 +75,9 @@ class Trainer:
     ) -> None:
         self.model, self.optimizer, self.data, self.batches = model, optimizer, data, batches
         self.recipe, self.hardware, self.processes = recipe, hardware, processes
-        self._wrapped = processes.wrap(model, hardware.device)
+        self._wrapped, self._compiling = hardware.compiled(processes.wrap(model, hardware.device))
+        if hardware.compile and hardware.device.type == "cpu" and hasattr(optimizer, "compile"):
+            optimizer.compile()
         self.epochs, self.total_steps = recipe.epochs, recipe.epochs * len(batches)
         self.scheduler = LambdaLR(optimizer, schedules.over_steps(recipe.schedule, self.total_steps, recipe.warmup))
         self.scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.precision == "fp16")
@@ -81,7 +87,8 @@ class Trainer:
         self.evaluated = 0
         """Step of the last evaluation."""
         self.seconds = 0.0
-        """Time spent on training steps alone."""
+        """Time spent on training steps alone, without compiling."""
+        self.compile_seconds = 0.0
         self.lr = float(optimizer.param_groups[0]["lr"])
         """Learning rate of the last step, of the first param group."""
         self.losses = torch.full((len(batches),), math.nan, device=hardware.device)
@@ -109,17 +116,29 @@ class Trainer:
                 later on other devices, where asking means waiting).
         """
         self.model.train()
-        start, before = time.perf_counter(), self.seconds
+        count = self._clock()
         for images, labels in self.batches:
             self.losses[self.step % len(self.batches)] = self.train_step(images, labels)
             self.step += 1
             if self.step % self.check_every == 0:
                 self._check_losses()
-                self.seconds = before + time.perf_counter() - start
+                count()
             on_step(self)
         self.hardware.synchronize()
-        self.seconds = before + time.perf_counter() - start
+        count()
         self._check_losses()
+
+    def _clock(self) -> Callable[[], None]:
+        """Begin to count time; each call of what is returned brings `seconds` and `compile_seconds` up to date."""
+        start, seconds = time.perf_counter(), self.seconds
+        compiled, compile_seconds = self._compiling.seconds, self.compile_seconds
+
+        def count() -> None:
+            compiling = self._compiling.seconds - compiled
+            self.seconds = seconds + time.perf_counter() - start - compiling
+            self.compile_seconds = compile_seconds + compiling
+
+        return count
 
     def train_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One step on uint8 images; returns the mean loss over the batch, before the step.
@@ -127,6 +146,7 @@ class Trainer:
         Of several processes each returns its part's loss, weighted so that their mean is the batch's.
         """
         batch_size = self.batches.size(self.step % len(self.batches))
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         images = self.recipe.augment(images, self.augment_generator)
         if len(labels) == batch_size:  # a whole batch, augmented as if one process were to train on it
             images, labels = self.processes.share(images), self.processes.share(labels)
@@ -167,6 +187,7 @@ class Trainer:
             "epochs": self.epoch,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "seconds": self.seconds,
+            "compile_seconds": self.compile_seconds,
             "images_per_second": images / self.seconds if self.seconds else None,
             "hardware": {
                 "device": self.hardware.device.type,
@@ -193,7 +214,7 @@ class Trainer:
                 "cpu": torch.get_rng_state(),
                 "cuda": torch.cuda.get_rng_state(self.hardware.device) if on_cuda else None,
             },
-            "progress": {"step": self.step, "evaluated": self.evaluated, "seconds": self.seconds, "lr": self.lr},
+            "progress": {name: getattr(self, name) for name in PROGRESS},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
