@@ -22,7 +22,7 @@ from torch.optim import SGD, Adam, Optimizer
 from torchvision.models import resnet18
 from tqdm import tqdm
 
-from nested_lookahead import Lookahead, NestedLookahead
+from nested_lookahead import Lookahead, MultilayerLookahead, NestedLookahead
 
 WINDOW = 50
 Build = Callable[[list[Tensor]], Optimizer]
@@ -65,11 +65,18 @@ def rows(device: torch.device) -> Iterator[tuple[str, str, Build]]:
         ("bare", lambda inner: inner),
         ("Lookahead", lambda inner: Lookahead(inner, k=5, alpha=0.5)),
         ("Nested", lambda inner: NestedLookahead(inner, k=5, s=5, alpha=0.5, h=0.5)),
+        ("Lookahead, compiled", lambda inner: compiled(Lookahead(inner, k=5, alpha=0.5))),
+        ("Nested, compiled", lambda inner: compiled(NestedLookahead(inner, k=5, s=5, alpha=0.5, h=0.5))),
         *published(),
     ]
     for name, build in inner_optimizers(device).items():
         for wrapper, wrap in wrappers:
             yield name, wrapper, lambda params, build=build, wrap=wrap: wrap(build(params))  # type: ignore[misc]
+
+
+def compiled(optimizer: MultilayerLookahead) -> MultilayerLookahead:
+    optimizer.compile()
+    return optimizer
 
 
 def parameters(device: torch.device) -> list[Tensor]:
@@ -113,13 +120,13 @@ def main() -> None:
             ratios[inner, wrapper].append(seconds[inner, wrapper][-1] / bare)
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{arguments.threads} CPU thread(s)"
     print(f"ResNet-18 (11.7 M parameters, 62 tensors), {name}, torch {torch.__version__}, {arguments.rounds} rounds")
-    print(f"{'inner optimizer':15}  {'wrapper':18}  {'ms per step':>11}  {'ratio to bare':>22}  {'floor':>6}")
+    print(f"{'inner optimizer':15}  {'wrapper':20}  {'ms per step':>11}  {'ratio to bare':>22}  {'floor':>6}")
     for (inner, wrapper), values in seconds.items():
         quartiles = statistics.quantiles(ratios[inner, wrapper], n=4)
         spread = f"{statistics.median(ratios[inner, wrapper]):.3f} [{quartiles[0]:.3f}, {quartiles[2]:.3f}]"
-        extra = EXTRA.get(wrapper)
+        extra = EXTRA.get(wrapper.partition(",")[0])
         floor = "" if extra is None else f"{1 + extra / WORDS[inner.partition(',')[0]]:.3f}"
-        print(f"{inner:15}  {wrapper:18}  {1000 * statistics.median(values):11.2f}  {spread:>22}  {floor:>6}")
+        print(f"{inner:15}  {wrapper:20}  {1000 * statistics.median(values):11.2f}  {spread:>22}  {floor:>6}")
 
 
 if __name__ == "__main__":
