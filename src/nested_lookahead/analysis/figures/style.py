@@ -39,6 +39,7 @@ METHOD_COLORS = {
     "lookahead": "#0072B2",
     "nested_lookahead": "#D55E00",
     "multilayer_lookahead": "#CC79A7",
+    "published_nested_lookahead": "#7A4419",
 }
 OTHER_COLOR = "#595959"
 LINE_STYLES = {"none": "-", "pullback": "--", "reset": ":"}
