@@ -1,0 +1,115 @@
+"""What exact theory says about Lookahead at any depth, in the noisy quadratic model: tables and figures.
+
+python -m nested_lookahead.theory
+python -m nested_lookahead.theory --coordinates 100 --start-power 1 --horizons 100 1000
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nested_lookahead.errors import UserError, run_command
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m nested_lookahead.theory",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--coordinates", type=int, default=1000, metavar="N", help="of the spectrum (default: 1000)")
+    parser.add_argument("--power", type=float, default=1.0, metavar="P", help="curvatures i^-P (default: 1)")
+    parser.add_argument(
+        "--noise-power", type=float, default=1.0, metavar="P", help="noise variances curvature^-P (default: 1)"
+    )
+    parser.add_argument(
+        "--start-power", type=float, default=0.0, metavar="P", help="squared starts curvature^-P (default: 0, all 1)"
+    )
+    parser.add_argument("--horizons", type=int, nargs="+", default=[10, 100, 1000, 10000], metavar="T", help="in steps")
+    parser.add_argument("--momentum", action="store_true", help="tune with momentum, too (three minutes more)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/theory"), help="where to write (default: outputs/theory)"
+    )
+    parser.add_argument("--no-figures", action="store_true", help="tables alone")
+    parser.add_argument(
+        "--docs", type=Path, metavar="FILE.md", help="renew this page's tables, between comments, and its figures"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    for steps in options.horizons:
+        if steps < 2:
+            raise UserError(f"--horizons {steps}: must be >= 2")
+    if options.coordinates < 1:
+        raise UserError(f"--coordinates {options.coordinates}: must be >= 1")
+    from nested_lookahead.theory import findings  # --help need not wait for scipy
+    from nested_lookahead.theory.tuning import Problem
+
+    began = time.perf_counter()
+    problem = Problem.power_law(options.coordinates, options.power, options.noise_power, options.start_power)
+    horizons = sorted(set(options.horizons))
+    risks, chosen = findings.horizon_table(problem, horizons, watch)
+    middle = 1000 if 1000 in horizons else horizons[-1]
+    tables = {
+        "risk": risks,
+        "scales": findings.two_time_scales(),
+        "evaluated": findings.evaluated(),
+        "published": findings.published_table(),
+    }
+    if options.momentum:
+        tables["momentum"] = findings.momentum_table(problem, middle, watch)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for table in tables.values():
+        print(f"\n{table.text()}")
+    text = "\n\n".join(f"## {table.title}\n\n{table.markdown()}" for table in tables.values())
+    (options.out / "tables.md").write_text(f"{text}\n")
+    if not options.no_figures:
+        drawn = draw(problem, chosen, middle)
+        for name, figure in drawn.items():
+            figure.savefig(options.out / f"{name}.png", dpi=200)
+            if options.docs:
+                (options.docs.parent / "figures").mkdir(exist_ok=True)
+                figure.savefig(options.docs.parent / "figures" / f"theory_{name}.png", dpi=120)
+    if options.docs:
+        renew(options.docs, {name: table.markdown() for name, table in tables.items()})
+    print(f"\ntables and figures in {options.out}, {time.perf_counter() - began:.0f} s")
+
+
+def draw(problem: Any, chosen: dict[Any, Any], middle: int) -> dict[str, Any]:
+    from nested_lookahead.theory import figures
+
+    return {
+        "risk": figures.risk_against_horizon(chosen),
+        "frontier": figures.frontier(),
+        "scales": figures.two_scales_bound(),
+        "cycle": figures.along_the_cycle(),
+        "map": figures.nested_over_lookahead(problem, middle, chosen["best Lookahead", middle], watch),
+    }
+
+
+def renew(path: Path, tables: dict[str, str]) -> None:
+    """Replace what stands between ``<!-- table: name -->`` and ``<!-- end -->``."""
+    text = path.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        begin, end = f"<!-- table: {name} -->\n", "<!-- end -->"
+        if begin in text:
+            before, _, rest = text.partition(begin)
+            text = f"{before}{begin}{table}\n{end}{rest.partition(end)[2]}"
+    path.write_text(text, encoding="utf-8")
+
+
+def watch(items: Sequence[Any], what: str) -> Iterable[Any]:
+    from tqdm import tqdm
+
+    return tqdm(items, desc=what, leave=False, disable=None)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,226 @@
+"""The theory's figures, in the house style."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from nested_lookahead.analysis.figures.style import METHOD_COLORS, SMALL, STYLE, grid, new_figure
+from nested_lookahead.theory.findings import (
+    METHODS,
+    STANDARD,
+    Watch,
+    least_variance,
+    rate_for,
+    unwatched,
+)
+from nested_lookahead.theory.moments import cycles, moments, steady_variance
+from nested_lookahead.theory.tuning import Problem, Tuned, tune
+
+COLORS = dict(
+    zip(
+        METHODS,
+        (METHOD_COLORS[name] for name in ("sgd", "lookahead", "nested_lookahead", "multilayer_lookahead")),
+        strict=True,
+    )
+)
+
+
+def risk_against_horizon(chosen: dict[Any, Tuned]) -> Figure:
+    """Left the risk of each tuned method, right as a share of SGD's."""
+    with mpl.rc_context(STYLE):
+        figure, (left, right) = new_figure(1, 2, 2.8)
+        for method, color in COLORS.items():
+            horizons = sorted(steps for name, steps in chosen if name == method)
+            risks = np.array([chosen[method, steps].risk for steps in horizons])
+            of_sgd = 100 * risks / [chosen["SGD", steps].risk for steps in horizons]
+            left.loglog(horizons, risks, color=color, marker="o", markersize=3)
+            right.semilogx(horizons, of_sgd, color=color, marker="o", markersize=3)
+            beside = horizons[-1] == max(steps for _, steps in chosen)
+            right.annotate(
+                method.removeprefix("best ").removeprefix("of "),
+                (horizons[-1], of_sgd[-1]),
+                (6, 0) if beside else (-2, -9),
+                textcoords="offset points",
+                color=color,
+                va="center",
+                ha="left" if beside else "right",
+                fontsize=SMALL,
+                annotation_clip=False,
+            )
+        left.set_ylabel("excess risk")
+        right.set_ylabel("% of SGD's")
+        for ax in (left, right):
+            ax.set_xlabel("horizon (steps)")
+            _plain_numbers(ax)
+            grid(ax)
+        right.margins(y=0.1)
+        figure.suptitle("Everything tuned for each horizon: excess risk at its end", x=0.01, ha="left")
+    return figure
+
+
+def _plain_numbers(ax: Axes) -> None:
+    """1000 rather than a power of ten, at decades or, on a short axis, in between."""
+    for axis in (ax.xaxis, ax.yaxis):
+        if axis.get_scale() == "log":
+            low, high = axis.get_view_interval()
+            axis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
+
+
+def frontier() -> Figure:
+    """One eigenvalue: variance against progress per step, of many settings; SGD is the frontier."""
+    with mpl.rc_context(STYLE):
+        figure, (ax,) = new_figure(1, 1, 3.2, width=5.0)
+        lrs = np.geomspace(0.01, 0.95, 12)
+        for method, depth in (("best nested", 2), ("best Lookahead", 1)):
+            progress, variance = [], []
+            for k in (2, 5, 10, 20):
+                for alpha in (0.3, 0.5, 0.8):
+                    layers = [(k, alpha)] * depth
+                    outer = cycles(lrs, layers)[-1]
+                    progress += list(1 - (1 - outer.gap) ** (1 / k**depth))
+                    variance += list(outer.steady_variance())
+            name = f"{method.removeprefix('best ')}, k and α in a grid"
+            ax.loglog(progress, variance, "o", markersize=2.5, alpha=0.7, color=COLORS[method], label=name)
+        gap = np.geomspace(7e-4, 0.95, 400)
+        ax.loglog(gap, gap / (2 - gap), color=COLORS["SGD"], label="SGD: no other setting lies below")
+        ax.set_xlabel("progress: share of the distance that one step takes away")
+        ax.set_ylabel("steady variance / σ²")
+        ax.legend(loc="lower right", fontsize=SMALL)
+        _plain_numbers(ax)
+        grid(ax)
+        figure.suptitle("One eigenvalue: no depth beats SGD at its own learning rate", x=0.01, ha="left")
+    return figure
+
+
+def two_scales_bound() -> Figure:
+    """Least variance of the fast mode against progress on the slow one, by depth, and settings that come near."""
+    slow = 1e-3
+    with mpl.rc_context(STYLE):
+        figure, (ax,) = new_figure(1, 1, 3.2, width=5.0)
+        speed = np.geomspace(1e-3, 0.9, 200)
+        for depth, color in enumerate(COLORS.values()):
+            bound = np.array([least_variance(v, depth) for v in speed])
+            name = ("SGD", "one layer", "two layers", "three layers")[depth]
+            ax.loglog(speed, bound, color=color, label=f"least with {name}" if depth else "SGD")
+        for method, marker, tried in (
+            ("best Lookahead", "o", [[(k, alpha)] for k in (5, 20, 50) for alpha in (0.1, 0.3, 0.5, 0.8)]),
+            ("best nested", "s", [[(k, a), (k, a)] for k in (5, 20) for a in (0.3, 0.5, 0.8)]),
+        ):
+            points = []
+            for layers in tried:
+                for rate in (0.02, 0.05, 0.1, 0.2, 0.4):
+                    try:
+                        lr = rate_for(layers, rate * slow, slow)
+                        points.append((rate, float(steady_variance(lr, layers))))
+                    except ValueError:
+                        continue
+            xs, ys = zip(*points, strict=True)
+            label = f"{method.removeprefix('best ')}, k and α in a grid"
+            ax.plot(xs, ys, marker, color=COLORS[method], markersize=3, alpha=0.7, label=label)
+        ax.set_xlabel("progress on the slow mode per step, in units of its curvature")
+        ax.set_ylabel("steady variance of the fast mode / σ²")
+        ax.legend(loc="upper left", fontsize=SMALL)
+        _plain_numbers(ax)
+        grid(ax)
+        figure.suptitle("Two time scales: each layer lowers what noise must remain", x=0.01, ha="left")
+    return figure
+
+
+def along_the_cycle(lr: float = 0.1) -> Figure:
+    """Variance of fast, slow and outer weights at each step of a cycle of Nested Lookahead, in the steady state."""
+    layers = STANDARD
+    at_sync = steady_variance(lr, layers)
+    steps = np.arange(51)
+    with mpl.rc_context(STYLE):
+        figure, (ax,) = new_figure(1, 1, 2.9, width=5.6)
+        names = ("fast weights", "inner slow weights", "outer slow weights")
+        colors = (COLORS["SGD"], COLORS["best Lookahead"], COLORS["best nested"])
+        for weights, (name, color) in enumerate(zip(names, colors, strict=True)):
+            values = [float(moments(lr, layers, int(step), 0.0, at_sync, weights=weights).variance) for step in steps]
+            ax.step(steps, values, where="post", color=color, lw=1.4)
+            ax.annotate(
+                name,
+                (50, values[24]),
+                (5, 0),
+                textcoords="offset points",
+                color=color,
+                va="center",
+                fontsize=SMALL,
+                annotation_clip=False,
+            )
+        ax.axhline(float(steady_variance(lr, ())), color="#595959", lw=0.8, ls=":")
+        ax.annotate(
+            "SGD",
+            (50, float(steady_variance(lr, ()))),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=SMALL,
+            color="#595959",
+            annotation_clip=False,
+        )
+        ax.set_xlabel("fast steps (two cycles of k = s = 5)")
+        ax.set_ylabel("variance / σ²")
+        ax.set_ylim(0)
+        ax.set_xlim(0, 50)
+        grid(ax)
+        figure.suptitle(f"What is evaluated, and when: steady variance at γ = {lr:g}", x=0.01, ha="left")
+    return figure
+
+
+def nested_over_lookahead(problem: Problem, steps: int, lookahead: Tuned, watch: Watch = unwatched) -> Figure:
+    """Risk of nested as a share of the best Lookahead's: over (k, s) with the rest tuned, and over (α, h) there."""
+    periods = [k for k in (2, 4, 5, 10, 20, 25, 50) if steps % k == 0]
+    alphas = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    pairs = [(k, s) for k in periods for s in periods if steps % (k * s) == 0]
+    tuned = {pair: tune(problem, steps, pair) for pair in watch(pairs, "map over k and s")}
+    best = min(tuned, key=lambda pair: tuned[pair].risk)
+    cells = [(alpha, h) for alpha in alphas for h in alphas]
+    fixed = {cell: tune(problem, steps, best, alphas=cell) for cell in watch(cells, "map over α and h")}
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(1, 2, 3.1)
+        for ax, found, names, across in (
+            (axes[0], tuned, ("k", "s"), periods),
+            (axes[1], fixed, ("α", "h"), alphas),
+        ):
+            _map(figure, ax, found, names, across, lookahead)
+        axes[0].set_title("α, h and γ tuned in each cell", loc="left")
+        axes[1].set_title(f"k = {best[0]}, s = {best[1]}, γ tuned in each cell", loc="left")
+        figure.suptitle(
+            f"Nested over best Lookahead, T = {steps}: excess risk in % (below 100: nested is better)",
+            x=0.01,
+            ha="left",
+        )
+    return figure
+
+
+def _map(
+    figure: Figure, ax: Any, found: dict[Any, Tuned], names: tuple[str, str], across: Sequence[float], lookahead: Tuned
+) -> None:
+    values = np.full((len(across), len(across)), np.nan)
+    for (x, y), tuned in found.items():
+        values[across.index(y), across.index(x)] = 100 * tuned.risk / lookahead.risk
+    far = 6  # beyond that it is clear
+    image = ax.imshow(
+        values, origin="lower", cmap="PuOr_r", norm=TwoSlopeNorm(100, 100 - far, 100 + far), aspect="auto"
+    )
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            shown = f"{value:.1f}" if value < 200 else f"{value:.0f}"
+            dark = abs(value - 100) > 0.6 * far
+            ax.text(column, row, shown, ha="center", va="center", fontsize=5.5, color="white" if dark else "black")
+    ax.set_xticks(range(len(across)), [f"{value:g}" for value in across])
+    ax.set_yticks(range(len(across)), [f"{value:g}" for value in across])
+    ax.set_xlabel(names[0])
+    ax.set_ylabel(names[1])
+    figure.colorbar(image, ax=ax, shrink=0.8, extend="max")

@@ -1,0 +1,177 @@
+"""What the theory says, as tables: each a deterministic computation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import brentq
+
+from nested_lookahead.theory.moments import Layers, cycles, lookahead_rule, moments, steady_variance, trajectory
+from nested_lookahead.theory.published import published_rule
+from nested_lookahead.theory.tuning import Problem, Tuned, divisors, periods_of, tune
+
+METHODS = ("SGD", "best Lookahead", "best nested", "best of three layers")
+"""By number of layers."""
+
+STANDARD: Layers = ((5, 0.5), (5, 0.5))
+
+Watch = Callable[[Sequence[Any], str], Iterable[Any]]
+"""Goes through a list, and may show how far it is."""
+
+
+def unwatched(items: Sequence[Any], what: str) -> Iterable[Any]:
+    return items
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+    def markdown(self) -> str:
+        lines = [self.header, ("---",) * len(self.header), *self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def text(self) -> str:
+        widths = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
+
+        def line(cells: tuple[str, ...]) -> str:
+            first, *rest = (
+                cell.ljust(width) if i == 0 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            )
+            return "  ".join([first, *rest]).rstrip()
+
+        return "\n".join([self.title, *(f"  {line(cells)}" for cells in (self.header, *self.rows))])
+
+
+def best(problem: Problem, steps: int, depth: int, watch: Watch = unwatched, momentum: float | None = 0.0) -> Tuned:
+    """The best settings of so many layers, over all periods that fit a whole number of times into the horizon.
+
+    Three layers extend the ten best pairs of periods, rather than trying all triples.
+    """
+    every = periods_of(steps, min(depth, 2))
+    if depth > 1 and momentum != 0:  # a hundred times the work
+        every = [periods for periods in every if all(k in (2, 5, 10, 20, 50) for k in periods)]
+    found = [
+        tune(problem, steps, periods, momentum) for periods in watch(every, f"{METHODS[min(depth, 2)]}, T = {steps}")
+    ]
+    found.sort(key=lambda tuned: tuned.risk)
+    if depth < 3:
+        return found[0]
+    pairs = [tuple(k for k, _ in tuned.layers) for tuned in found[:10]]
+    triples = sorted({(*pair, k) for pair in pairs for k in divisors(steps // int(np.prod(pair))) if k > 1})
+    third = [tune(problem, steps, periods, momentum) for periods in watch(triples, f"{METHODS[3]}, T = {steps}")]
+    return min([found[0], *third], key=lambda tuned: tuned.risk)
+
+
+def described(tuned: Tuned) -> str:
+    layers = " ".join(f"({k}, {alpha:.2g})" for k, alpha in tuned.layers)
+    momentum = f", μ = {tuned.momentum:.3g}" if tuned.momentum else ""
+    return f"γ = {tuned.lr:.3g}{momentum}{', ' if layers else ''}{layers}"
+
+
+def horizon_table(
+    problem: Problem, horizons: Sequence[int], watch: Watch = unwatched
+) -> tuple[Table, dict[Any, Tuned]]:
+    """Excess risk of each method, everything tuned for each horizon; and what was chosen, by (method, horizon)."""
+    chosen: dict[Any, Tuned] = {}
+    for steps in horizons:
+        for depth, method in enumerate(METHODS):
+            if depth < 3 or steps <= 1000:
+                chosen[method, steps] = best(problem, steps, depth, watch)
+        if steps <= 1000:
+            for method, source in (("SGD, linear decay", "SGD"), ("Lookahead, linear decay", "best Lookahead")):
+                periods = tuple(k for k, _ in chosen[source, steps].layers)
+                chosen[method, steps] = tune(problem, steps, periods, decay="linear")
+    methods = list(dict.fromkeys(method for method, _ in chosen))
+    rows = []
+    for method in methods:
+        cells = [f"{chosen[method, steps].risk:.10f}" if (method, steps) in chosen else "" for steps in horizons]
+        longest = max(steps for name, steps in chosen if name == method)
+        rows.append((method, *cells, f"{described(chosen[method, longest])} (T = {longest})"))
+    header = ("excess risk", *(f"T = {steps}" for steps in horizons), "settings at the longest")
+    return Table("Everything tuned, for each horizon", header, rows), chosen
+
+
+def least_variance(rate: float, depth: int) -> float:
+    """The least steady variance of the fast mode (a = σ² = 1) at progress rate v on a slow one, over all settings.
+
+    v / (2 − v^(1/(L+1)))^(L+1), approached as k → ∞ (docs/theory.md).
+    """
+    return float(rate / (2 - rate ** (1 / (depth + 1))) ** (depth + 1))
+
+
+def rate_for(layers: Layers, slow_rate: float, curvature: float) -> float:
+    """The learning rate at which the slow mode keeps 1 − slow_rate of its distance per fast step."""
+    period = int(np.prod([k for k, _ in layers], dtype=int))
+
+    def excess(lr: float) -> float:
+        gap = float(cycles(lr, layers, curvature)[-1].gap)
+        return float(-np.log1p(-gap) / period + np.log1p(-slow_rate))
+
+    return float(brentq(excess, 1e-9, 1.999, xtol=1e-16, rtol=1e-14))
+
+
+def two_time_scales(slow_rate: float = 1e-4, curvature: float = 0.001) -> Table:
+    """Steady variance of the fast mode where all methods move the slow one equally fast."""
+    tried = [((k, round(float(alpha), 2)),) for k in (2, 5, 10, 20, 50) for alpha in np.arange(0.05, 1.0, 0.01)]
+    named: list[tuple[str, Layers]] = [("SGD", ()), ("Lookahead (5, 0.5)", ((5, 0.5),))]
+    least = min(tried, key=lambda layers: _fast_variance(layers, slow_rate, curvature))
+    named += [(f"Lookahead {least[0]}, best of a grid", least), ("nested (5, 0.5), (5, 0.5)", STANDARD)]
+    rows = [
+        (name, f"{rate_for(layers, slow_rate, curvature):.6f}", f"{_fast_variance(layers, slow_rate, curvature):.10f}")
+        for name, layers in named
+    ]
+    return Table("Two time scales, equally fast on the slow one", ("", "γ", "variance of the fast mode"), rows)
+
+
+def _fast_variance(layers: Layers, slow_rate: float, curvature: float) -> float:
+    try:
+        return float(steady_variance(rate_for(layers, slow_rate, curvature), layers))
+    except ValueError:  # not that fast at any stable learning rate
+        return float("inf")
+
+
+def evaluated(lr: float = 0.1, layers: Layers = STANDARD) -> Table:
+    """In the steady state of one coordinate, the variance of what one may choose to evaluate."""
+    period = int(np.prod([k for k, _ in layers], dtype=int))
+    at_sync = steady_variance(lr, layers)
+    fast = [moments(lr, layers, step, 0.0, at_sync) for step in range(period)]
+    moved = [cycles(lr, ())[0].applied(weights).variance for weights in fast]
+    inner = moments(lr, layers, period - 1, 0.0, at_sync, weights=1)
+    before = cycles(lr, layers)[1].applied(inner)  # φ as it is just before the outer sync
+    rows = [
+        ("outer slow weights, at their sync", at_sync),
+        ("inner slow weights, just before it", before.variance),
+        ("fast weights after each step and its syncs, mean over the cycle", np.mean([now.variance for now in fast])),
+        ("fast weights after each step, before its syncs, mean over the cycle", np.mean(moved)),
+        ("fast weights before the last inner sync", moved[-1]),
+        ("SGD at the same learning rate", steady_variance(lr, ())),
+    ]
+    return Table(
+        "What is evaluated", ("weights", "steady variance"), [(name, f"{float(value):.7f}") for name, value in rows]
+    )
+
+
+def momentum_table(problem: Problem, steps: int, watch: Watch = unwatched) -> Table:
+    rows = []
+    for name, momentum in (("μ = 0.9", 0.9), ("μ tuned", None)):
+        found = [best(problem, steps, depth, watch, momentum) for depth in (0, 1, 2)]
+        for method, tuned in zip(METHODS, found, strict=False):
+            gain = 1 - tuned.risk / found[1].risk
+            rows.append((f"{method}, {name}", f"{tuned.risk:.6f}", f"{100 * gain:+.1f}%", described(tuned)))
+    return Table(f"With momentum, T = {steps}", ("", "excess risk", "below best Lookahead", "settings"), rows)
+
+
+def published_table(lr: float = 0.1, steps: int = 50) -> Table:
+    """One coordinate, a = σ² = x₀ = 1: what the published script computed, and what Nested Lookahead computes."""
+    rows = []
+    for name, rule in (("the published rule", published_rule()), ("Nested Lookahead", lookahead_rule(STANDARD))):
+        *_, (mean, covariance) = trajectory([lr] * steps, rule)
+        rows.append((name, f"{mean[0]:.4f}", f"{covariance[0, 0]:.4f}"))
+    return Table(f"The published rule, after {steps} steps at γ = {lr}", ("", "mean", "variance"), rows)

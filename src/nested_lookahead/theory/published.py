@@ -1,0 +1,30 @@
+"""The exact moments of `nested_lookahead.PublishedNestedLookahead`, which is linear, too."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nested_lookahead.theory.moments import Array, Rule
+
+
+def published_rule(k: int = 5, s: int = 5, alpha: float = 0.5, h: float = 0.5, pullback: str = "none") -> Rule:
+    """What the published script did around SGD: the vector is (x, b, φ, 0, ω, 0)."""
+
+    def sync(step: int) -> Array | None:
+        syncs, since = divmod(step - 1, k)
+        now = np.eye(6)
+        if since == 0:
+            now[2] = now[0] if step == 1 else (1 - alpha) * now[2] + alpha * now[0]
+            now[0] = now[2]
+            if pullback == "reset":
+                now[1] = 0
+            return now
+        if (syncs + 1) % s:
+            return None
+        if step == (s - 1) * k + 2:
+            now[4] = now[2]
+        now[4] = (1 - h) * now[4] + h * now[2]
+        now[0] = now[4]
+        return now
+
+    return Rule(6, sync)
