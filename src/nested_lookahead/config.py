@@ -95,6 +95,14 @@ class DatasetConf:
 
 
 @dataclass
+class NoisyQuadraticConf(DatasetConf):
+    coordinates: int = MISSING
+    power: float = MISSING
+    noise_power: float = MISSING
+    samples: int = MISSING
+
+
+@dataclass
 class StoredConf(DatasetConf):
     data_dir: str = MISSING
 
@@ -229,7 +237,13 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "adagrad": AdagradConf,
         "custom": CustomConf,
     },
-    "dataset": {"dataset": DatasetConf, "stored": StoredConf, "downloaded": DownloadedConf, "imagenet": ImageNetConf},
+    "dataset": {
+        "dataset": DatasetConf,
+        "noisy_quadratic": NoisyQuadraticConf,
+        "stored": StoredConf,
+        "downloaded": DownloadedConf,
+        "imagenet": ImageNetConf,
+    },
     "augment": {"augment": AugmentConf, "standard": StandardConf, "published": PublishedConf},
     "model": {"model": ModelConf, "mlp": MLPConf, "cnn": CNNConf, "wide_resnet": WideResNetConf, "vit": ViTConf},
     "scheduler": {"scheduler": SchedulerConf, "final": FinalConf, "multistep": MultistepConf},

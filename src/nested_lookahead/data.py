@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from nested_lookahead.errors import UserError
 
@@ -82,6 +83,34 @@ class Split:
         return torch.stack(mean).float(), torch.stack(std).float()
 
 
+class Objective(Protocol):
+    """What a model's outputs are worth."""
+
+    def to(self, device: torch.device) -> Objective: ...
+
+    def loss(self, outputs: Tensor, labels: Tensor, label_smoothing: float = 0.0, reduction: str = "mean") -> Tensor:
+        """Mean or sum over a batch."""
+
+    def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Summed over a batch: 1 for each sample that is answered perfectly. The metrics call its mean accuracy."""
+
+
+class Classification:
+    """Cross-entropy in nats, and the number of correct answers."""
+
+    def to(self, device: torch.device) -> Classification:
+        return self
+
+    def loss(self, outputs: Tensor, labels: Tensor, label_smoothing: float = 0.0, reduction: str = "mean") -> Tensor:
+        return cross_entropy(outputs, labels, label_smoothing=label_smoothing, reduction=reduction)
+
+    def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return (outputs.argmax(1) == labels).sum()
+
+
+CLASSIFICATION = Classification()
+
+
 @dataclass(frozen=True)
 class Source:
     """A data set as published: training and test samples."""
@@ -89,6 +118,7 @@ class Source:
     train: Samples
     test: Samples
     num_classes: int
+    objective: Objective = CLASSIFICATION
 
 
 @dataclass(frozen=True)
@@ -101,10 +131,18 @@ class Dataset:
     num_classes: int
     mean: Tensor
     std: Tensor
+    objective: Objective = CLASSIFICATION
 
     @classmethod
-    def from_splits(cls, train: Samples, validation: Samples, test: Samples, num_classes: int) -> Dataset:
-        return cls(train, validation, test, num_classes, *train.moments())
+    def from_splits(
+        cls,
+        train: Samples,
+        validation: Samples,
+        test: Samples,
+        num_classes: int,
+        objective: Objective = CLASSIFICATION,
+    ) -> Dataset:
+        return cls(train, validation, test, num_classes, *train.moments(), objective)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -118,6 +156,7 @@ class Dataset:
             self.num_classes,
             self.mean.to(device),
             self.std.to(device),
+            self.objective.to(device),
         )
 
     def normalize(self, images: Tensor, channels_last: bool = False) -> Tensor:
@@ -151,7 +190,7 @@ def split_source(source: Source, val_fraction: float, train_size: int | None, se
     def take(chosen: np.ndarray[Any, Any]) -> Samples:
         return source.train if len(chosen) == len(labels) else source.train.take(chosen)
 
-    return Dataset.from_splits(take(kept), take(validation), source.test, source.num_classes)
+    return Dataset.from_splits(take(kept), take(validation), source.test, source.num_classes, source.objective)
 
 
 def _stratified(

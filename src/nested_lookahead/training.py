@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -153,7 +152,7 @@ class Trainer:
         inputs = self.data.normalize(images, self.hardware.channels_last)
         with self.hardware.autocast():
             logits = self._wrapped(inputs)
-        loss = cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        loss = self.data.objective.loss(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
         if self.processes.count > 1:
             loss = loss * self.processes.weight(batch_size)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -311,17 +310,17 @@ def evaluate(trainer: Trainer, evaluation: Evaluation) -> list[Row]:
 
 @torch.no_grad()
 def measure(trainer: Trainer, split: Samples, batch_size: int) -> tuple[float, float]:
-    """Mean cross-entropy (nats) and share of correct answers over a split."""
+    """Mean loss and score over a split: of a classification, cross-entropy in nats and the share of correct answers."""
     trainer.model.eval()
     loss = torch.zeros((), dtype=torch.float32, device=trainer.hardware.device)
-    correct = torch.zeros((), dtype=torch.int64, device=trainer.hardware.device)
+    score = torch.zeros((), dtype=torch.float32, device=trainer.hardware.device)
     for images, labels in in_order(split, batch_size, trainer.processes.every):
         with trainer.hardware.autocast():
             logits = trainer.model(trainer.data.normalize(images, trainer.hardware.channels_last))
-        loss += cross_entropy(logits.float(), labels, reduction="sum")
-        correct += (logits.argmax(1) == labels).sum()
-    trainer.processes.sum(loss, correct)
-    return loss.item() / len(split), correct.item() / len(split)
+        loss += trainer.data.objective.loss(logits.float(), labels, reduction="sum")
+        score += trainer.data.objective.score(logits, labels)
+    trainer.processes.sum(loss, score)
+    return loss.item() / len(split), score.item() / len(split)
 
 
 @contextmanager
