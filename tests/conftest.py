@@ -1,6 +1,12 @@
 import csv
+import fcntl
 import logging
+import os
+import pty
+import struct
+import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -16,6 +22,23 @@ def runs_below(path):
 def metrics_less_seconds(run):
     with open(run / "metrics.csv") as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def seen_in_a_terminal(arguments, folder):
+    """What train.py writes to a terminal of its own, 80 columns wide."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [sys.executable, ROOT / "train.py", *arguments]
+    process = subprocess.Popen(command, cwd=folder, stdin=follower, stdout=follower, stderr=follower)
+    os.close(follower)
+    seen = b""
+    try:
+        while chunk := os.read(leader, 65536):
+            seen += chunk
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait() == 0
+    return seen.decode()
 
 
 @pytest.fixture(autouse=True)

@@ -1,24 +1,20 @@
 """Many runs: shared, side by side, stopped, killed, and typed again."""
 
-import fcntl
 import importlib.util
 import json
 import math
 import os
-import pty
 import re
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, metrics_less_seconds, runs_below
+from conftest import ROOT, metrics_less_seconds, runs_below, seen_in_a_terminal
 
 from nested_lookahead import processes, records, sweeps, training
 from nested_lookahead.errors import Busy, Interrupted, UserError
@@ -241,19 +237,7 @@ def test_lines_where_there_is_no_terminal(command):
 
 
 def test_two_bars_in_a_terminal(tmp_path):
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    arguments = [sys.executable, ROOT / "train.py", "-m", *LONG, "optimizer.k=3,5", "epochs=90", "evaluation.every=30"]
-    process = subprocess.Popen(arguments, cwd=tmp_path, stdin=follower, stdout=follower, stderr=follower)
-    os.close(follower)
-    seen = b""
-    try:
-        while chunk := os.read(leader, 65536):
-            seen += chunk
-    except OSError:  # the other end is closed
-        pass
-    assert process.wait() == 0
-    text = seen.decode()
+    text = seen_in_a_terminal(["-m", *LONG, "optimizer.k=3,5", "epochs=90", "evaluation.every=30"], tmp_path)
     assert re.search(r"sweep: +50%.* 1/2 .*best 9\d\.\d\d% \(optimizer\.k=3\)", text)
     assert "epoch 90/90" in text
 

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pty
 import re
 import shlex
 import shutil
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import ROOT, metrics_less_seconds, runs_below
+from conftest import ROOT, metrics_less_seconds, runs_below, seen_in_a_terminal
 
 from nested_lookahead import records, training
 
@@ -268,19 +267,7 @@ def test_an_interrupted_run_says_so(command, monkeypatch):
 
 
 def test_a_bar_where_the_output_is_a_terminal(tmp_path):
-    """In a terminal of its own, 80 columns wide."""
-    leader, follower = pty.openpty()
-    arguments = [sys.executable, ROOT / "train.py", "epochs=15", "threads=1"]
-    process = subprocess.Popen(arguments, cwd=tmp_path, stdin=follower, stdout=follower, stderr=follower)
-    os.close(follower)
-    seen = b""
-    try:
-        while chunk := os.read(leader, 65536):
-            seen += chunk
-    except OSError:  # the other end is closed
-        pass
-    assert process.wait() == 0
-    text = seen.decode()
+    text = seen_in_a_terminal(["epochs=15", "threads=1"], tmp_path)
     assert "epoch 15/15" in text
     assert "images/s" in text
     assert "300" in text
