@@ -35,7 +35,7 @@ def main() -> None:
         for run in records.find_runs(Path(temporary)):
             summary = records.read_summary(run)
             assert summary is not None
-            config = records.read_config(run)["config"]
+            config = records.read_config(run)
             name = config["optimizer"]["name"]
             settings[name] = config
             for weights, splits in summary["final"].items():

@@ -212,6 +212,19 @@ def test_a_schedule_is_the_product_of_its_steps():
     assert covariance[0, 0] == pytest.approx(np.sum(np.square(after)), rel=1e-12)
 
 
+@pytest.mark.parametrize("layers", [[], [(5, 0.4)], [(3, 0.5), (2, 0.6), (5, 0.4)]])
+def test_scheduled_moments(layers):
+    curvature, noise = theory.power_law(4)
+    rates = 0.3 + 0.2 * np.sin(np.arange(60))
+    now = theory.scheduled_moments(rates, layers, 1.5, 0.2, curvature, noise)
+    *_, (mean, covariance) = theory.trajectory(rates, theory.lookahead_rule(layers), 1.5, 0.2, curvature, noise)
+    np.testing.assert_allclose(now.mean, mean[:, 0], rtol=1e-10)
+    np.testing.assert_allclose(now.variance, covariance[:, 0, 0], rtol=1e-10)
+    if layers:
+        with pytest.raises(ValueError, match="61 steps are no whole number of cycles of"):
+            theory.scheduled_moments(np.ones(61), layers)
+
+
 def test_slow_modes_keep_their_digits():
     """At a curvature of 1e-12, 1 − r² has no digits left in float64 unless it is kept as a gap."""
     # To first order in the curvature a cycle has the gap α k γ a and the noise α² k (γ a)² σ², layer by layer.

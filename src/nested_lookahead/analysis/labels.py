@@ -20,6 +20,7 @@ NAMES = {
     "lookahead": "Lookahead",
     "nested_lookahead": "Nested Lookahead",
     "multilayer_lookahead": "Multilayer Lookahead",
+    "published_nested_lookahead": "Nested Lookahead as published",
 }
 SYMBOLS = {
     "optimizer.lr": "lr",

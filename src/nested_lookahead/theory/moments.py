@@ -148,8 +148,16 @@ def moments(
         np.broadcast_to(np.asarray(start, dtype=np.float64), shape),
         np.broadcast_to(np.asarray(start_variance, dtype=np.float64), shape),
     )
-    # At a layer's sync all below it are equal to it: so whole cycles of the outermost layer come first, then those of
-    # the next that have been finished since, and so on.
+    after: Moments = _after(stages, layers, steps, now, depth)
+    return after
+
+
+def _after(stages: Sequence[Any], layers: Layers, steps: int, now: Any, depth: int = 0) -> Any:
+    """Moments or state after so many fast steps; without what is left of them that ends no cycle of layer ``depth``.
+
+    At a layer's sync all below it are equal to it: so whole cycles of the outermost layer come first, then those of
+    the next that have been finished since, and so on.
+    """
     for level in range(len(stages) - 1, depth - 1, -1):
         period = int(np.prod([k for k, _ in layers[:level]], dtype=int))
         done, steps = divmod(steps, period)
@@ -280,12 +288,8 @@ def transitions(
 
 def momentum_moments(stages: Sequence[Transition], layers: Layers, steps: int, start: State) -> State:
     """After any number of fast steps, of the fast weights and the buffer; ``stages`` as `transitions` gives them."""
-    now = start
-    for level in range(len(stages) - 1, -1, -1):
-        period = int(np.prod([k for k, _ in layers[:level]], dtype=int))
-        done, steps = divmod(steps, period)
-        now = stages[level].repeated(done).applied(now)
-    return now
+    state: State = _after(stages, layers, steps, start)
+    return state
 
 
 # --- step by step: any schedule, any linear rule ----------------------------------------------------------------------
