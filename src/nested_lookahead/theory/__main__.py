@@ -108,7 +108,8 @@ def renew(path: Path, tables: dict[str, str]) -> None:
 def watch(items: Sequence[Any], what: str) -> Iterable[Any]:
     from tqdm import tqdm
 
-    return tqdm(items, desc=what, leave=False, disable=None)
+    bar: Iterable[Any] = tqdm(items, desc=what, leave=False, disable=None)
+    return bar
 
 
 if __name__ == "__main__":
