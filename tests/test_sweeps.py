@@ -163,7 +163,7 @@ def test_a_sweep_takes_over_a_run_that_was_given_up_elsewhere(tmp_path, monkeypa
     assert records.read_status(run)["status"] == "running"  # as the kill left it
     third = start(tmp_path, "-m", *endless, "seed=0,1")
     wait_for(lambda: records.read_status(run)["pid"] == third.pid)
-    assert "taken over from process" in printed(tmp_path)
+    wait_for(lambda: "taken over from process" in printed(tmp_path))
     third.send_signal(signal.SIGINT)
     assert third.wait() == 130
     assert records.read_status(run)["status"] == "interrupted"

@@ -299,7 +299,7 @@ def test_what_is_evaluated():
 def test_the_command_writes_tables_and_figures_and_renews_a_page(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- table: risk -->\nold\n<!-- end -->\nbetween\n<!-- table: scales -->\n<!-- end -->\n")
-    command = [sys.executable, "-m", "nested_lookahead.theory", "--coordinates", "20", "--horizons", "20", "40"]
+    command = [sys.executable, "-m", "nested_lookahead.theory", "--coordinates", "20", "--horizons", "8", "16"]
     done = subprocess.run(
         [*command, "--out", "out", "--docs", "page.md"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
@@ -308,7 +308,7 @@ def test_the_command_writes_tables_and_figures_and_renews_a_page(tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == made
     assert len(list((tmp_path / "figures").iterdir())) == 5
     text = page.read_text()
-    assert text.startswith("before\n<!-- table: risk -->\n| excess risk | T = 20 | T = 40 |")
+    assert text.startswith("before\n<!-- table: risk -->\n| excess risk | T = 8 | T = 16 |")
     assert "old" not in text
     assert "between" in text
     assert text.endswith("|\n<!-- end -->\n")

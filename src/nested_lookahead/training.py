@@ -145,7 +145,8 @@ class Trainer:
         Of several processes each returns its part's loss, weighted so that their mean is the batch's.
         """
         batch_size = self.batches.size(self.step % len(self.batches))
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        if self.hardware.compile:  # else it would import the compiler, for seconds
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         images = self.recipe.augment(images, self.augment_generator)
         if len(labels) == batch_size:  # a whole batch, augmented as if one process were to train on it
             images, labels = self.processes.share(images), self.processes.share(labels)
