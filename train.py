@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from nested_lookahead import config as configuration
 from nested_lookahead.errors import JobError, RunFailed, UserError, disk_is_full, flatten, run_command
-from nested_lookahead.processes import ALONE, Processes, first_process, under_torchrun, worker_number
+from nested_lookahead.processes import ALONE, Processes, first_process, importing, under_torchrun, worker_number
 from nested_lookahead.records import COMPLETED, DIVERGED, LOG, Onlooker, Run, environment, scores
 from nested_lookahead.sweeps import Signals, finished_before, result_of, resume
 
@@ -74,11 +74,13 @@ def job(config: dict[str, Any]) -> float:
 
 
 def build(config: dict[str, Any], processes: Processes = ALONE) -> Trainer:
-    import torch  # here, so that help and a mistyped setting need not wait for it
+    with importing():  # here, so that help and a mistyped setting need not wait for it
+        import torch
+        import torch._dynamo  # the first optimizer would
 
-    from nested_lookahead.data import Batches, split_source
-    from nested_lookahead.hardware import Hardware
-    from nested_lookahead.training import Recipe, Trainer, seed_of
+        from nested_lookahead.data import Batches, split_source
+        from nested_lookahead.hardware import Hardware
+        from nested_lookahead.training import Recipe, Trainer, seed_of
 
     def seed(stream: str) -> int:
         return seed_of(config["seed"], stream)
@@ -88,7 +90,8 @@ def build(config: dict[str, Any], processes: Processes = ALONE) -> Trainer:
     hardware = Hardware.choose(**where, turn=turn)
     wanted = config["dataset"]
     published = {key: wanted[key] for key in wanted if key not in ("val_fraction", "train_size", "split_seed")}
-    source = configuration.build_source(published)
+    with importing():
+        source = configuration.build_source(published)
     split_seed = seed("split") % 2**32 if wanted["split_seed"] is None else wanted["split_seed"]
     data = split_source(source, wanted["val_fraction"], wanted["train_size"], split_seed).to(hardware.device)
 

@@ -1,5 +1,6 @@
 """Many runs: shared, side by side, stopped, killed, and typed again."""
 
+import gc
 import importlib.util
 import json
 import math
@@ -280,6 +281,35 @@ def test_interruptions_come_back_from_other_processes():
 
     error = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM)))
     assert (error.signum, error.code) == (15, 143)
+
+
+def test_what_is_imported_is_not_looked_at_again(tmp_path, monkeypatch):
+    (tmp_path / "just_now.py").write_text("classes = [type('C', (), {}) for _ in range(100)]")
+    monkeypatch.syspath_prepend(tmp_path)
+    collected = []
+
+    def on_collection(phase, info):
+        collected.append(phase)
+
+    gc.unfreeze()
+    gc.callbacks.append(on_collection)
+    try:
+        with processes.importing():
+            import math  # noqa: F401
+        assert gc.get_freeze_count() == 0  # nothing new: the garbage there is stays garbage
+        collected.clear()
+        with processes.importing():
+            import just_now
+
+            made = [[] for _ in range(10_000)]  # enough for a dozen collections
+        assert not collected
+        assert gc.get_freeze_count() >= 10_000
+        assert not any(known is just_now.classes[0] for known in gc.get_objects())
+        del made
+    finally:
+        gc.unfreeze()
+        gc.callbacks.remove(on_collection)
+    assert gc.isenabled()
 
 
 # --- side by side ---------------------------------------------------------------------------------------------------
