@@ -94,6 +94,7 @@ def build(config: dict[str, Any], processes: Processes = ALONE) -> Trainer:
         source = configuration.build_source(published)
     split_seed = seed("split") % 2**32 if wanted["split_seed"] is None else wanted["split_seed"]
     data = split_source(source, wanted["val_fraction"], wanted["train_size"], split_seed).to(hardware.device)
+    hardware.keep_freed_memory()
 
     torch.manual_seed(seed("weights"))
     model = configuration.build("model", config["model"], data.shape, data.num_classes).to(hardware.device)

@@ -3,16 +3,19 @@
     python benchmarks/throughput.py --model resnet18 --threads 1
     python benchmarks/throughput.py --model resnet18 --device cuda --steps 200
 
-The published way is that of ``published_loop.py``. Data are random images of CIFAR's shape.
+The published way is that of ``published_loop.py``. Data are random images of CIFAR's shape. Each way has a process of
+its own, as what is set for one (the allocator, say) would hold for the others; only one computes at a time.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -101,6 +104,69 @@ def busy(trainer: Trainer, steps: int) -> str:
     return f"the GPU computes {100 * computing / total:.0f}% of the time, {len(kernels) / steps:.0f} kernels per step"
 
 
+class Way:
+    """One way of training, in its process."""
+
+    here: Way
+
+    def __init__(self, name: str, model: str, device: str, threads: int, images: int) -> None:
+        torch.set_num_threads(threads)
+        rng = np.random.default_rng(0)
+        self.images = rng.integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
+        self.labels = rng.integers(0, 10, images)
+        self.device = device
+        self.trainer: Trainer | None = None
+        if name == "published":
+            self.model = torchvision_model(model).to(device)
+            optimizer = torch.optim.SGD(self.model.parameters(), lr=published_loop.LR, momentum=0.9)
+            self.loop = published_loop.training(self.model, optimizer, self.images, self.labels, device)
+        else:
+            pixels = torch.from_numpy(self.images).permute(0, 3, 1, 2).contiguous()
+            precision, compile = name.removeprefix("ours, ").partition(", ")[::2]
+            hardware = Hardware(torch.device(device), precision, channels_last=True, compile=bool(compile))
+            data = Split(pixels, torch.from_numpy(self.labels))
+            self.trainer = our_trainer(getattr(models, model), data, hardware)
+            hardware.keep_freed_memory()
+            self.loop = our_loop(self.trainer)
+
+    def window(self, steps: int) -> tuple[float, float]:
+        """Images per second of training and of evaluation."""
+        (self.trainer.model if self.trainer else self.model).train()
+        self.synchronize()
+        began = time.perf_counter()
+        for _ in range(steps):
+            next(self.loop)
+        self.synchronize()
+        middle = time.perf_counter()
+        if self.trainer:
+            measure(self.trainer, self.trainer.data.test, 500)
+        else:
+            published_loop.evaluation(self.model, self.images, self.labels, self.device)
+        return steps * BATCH / (middle - began), len(self.images) / (time.perf_counter() - middle)
+
+    def profile(self, steps: int) -> str:
+        assert self.trainer
+        if self.device == "cuda":
+            return busy(self.trainer, steps)
+        return ", ".join(f"{part} {100 * share:.0f}%" for part, share in shares(self.trainer, steps).items())
+
+    def synchronize(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+def begin(*arguments: Any) -> None:
+    Way.here = Way(*arguments)
+
+
+def window(steps: int) -> tuple[float, float]:
+    return Way.here.window(steps)
+
+
+def look_into(steps: int) -> str:
+    return Way.here.profile(steps)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=("resnet18", "resnet18_cifar"), default="resnet18")
@@ -110,63 +176,32 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, default=2048)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (arguments.images, 32, 32, 3), dtype=np.uint8)
-    labels = rng.integers(0, 10, arguments.images)
-    data = Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels))
-    build, device = getattr(models, arguments.model), torch.device(arguments.device)
-
-    def synchronize() -> None:
-        if arguments.device == "cuda":
-            torch.cuda.synchronize()
-
-    plain_model = torchvision_model(arguments.model).to(device)
-    plain_optimizer = torch.optim.SGD(plain_model.parameters(), lr=published_loop.LR, momentum=0.9)
-    kinds = {
-        "ours, fp32": Hardware(device, "fp32", channels_last=True),
-        "ours, bf16": Hardware(device, "bf16", channels_last=True),
-    }
+    names = ["published", "ours, fp32", "ours, bf16"]
     if arguments.device == "cuda":
-        kinds["ours, fp32, compiled"] = Hardware(device, "fp32", channels_last=True, compile=True)
-        kinds["ours, bf16, compiled"] = Hardware(device, "bf16", channels_last=True, compile=True)
-    trainers = {name: our_trainer(build, data, hardware) for name, hardware in kinds.items()}
-    loops = {"published": published_loop.training(plain_model, plain_optimizer, images, labels, arguments.device)}
-    loops |= {name: our_loop(trainer) for name, trainer in trainers.items()}
-    training: dict[str, list[float]] = {name: [] for name in loops}
-    evaluation: dict[str, list[float]] = {name: [] for name in loops}
+        names += ["ours, fp32, compiled", "ours, bf16, compiled"]
+    given = (arguments.model, arguments.device, arguments.threads, arguments.images)
+    context = multiprocessing.get_context("spawn")
+    ways = {name: ProcessPoolExecutor(1, context, begin, (name, *given)) for name in names}
+    training: dict[str, list[float]] = {name: [] for name in ways}
+    evaluation: dict[str, list[float]] = {name: [] for name in ways}
     for number in tqdm(range(arguments.rounds + 1), unit="round"):
-        for name, loop in loops.items():
-            (plain_model if name == "published" else trainers[name].model).train()
-            synchronize()
-            began = time.perf_counter()
-            for _ in range(arguments.steps):
-                next(loop)
-            synchronize()
-            middle = time.perf_counter()
-            if name == "published":
-                published_loop.evaluation(plain_model, images, labels, arguments.device)
-            else:
-                measure(trainers[name], trainers[name].data.test, 500)
+        for name, way in ways.items():
+            trained, evaluated = way.submit(window, arguments.steps).result()
             if number:  # the first round warms up
-                training[name].append(arguments.steps * BATCH / (middle - began))
-                evaluation[name].append(len(images) / (time.perf_counter() - middle))
+                training[name].append(trained)
+                evaluation[name].append(evaluated)
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{arguments.threads} CPU thread(s)"
     print(f"{arguments.model}, batch {BATCH}, {where}, torch {torch.__version__}, n = {arguments.rounds}")
     print(f"{'':22}{'training images/s':>20}{'ratio':>22}{'evaluation images/s':>22}{'ratio':>22}")
-    for name in loops:
+    for name in ways:
         cells = []
         for rates in (training, evaluation):
             ratios = [mine / plain for mine, plain in zip(rates[name], rates["published"], strict=True)]
             cells.append(f"{statistics.median(rates[name]):20,.0f}")
             cells.append(f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]")
         print(f"{name:22}{cells[0]}{cells[1]:>22}{cells[2]:>22}{cells[3]:>22}")
-    for name, trainer in trainers.items():
-        if arguments.device == "cuda":
-            print(f"{name}: {busy(trainer, arguments.steps)}")
-            continue
-        text = ", ".join(f"{part} {100 * share:.0f}%" for part, share in shares(trainer, arguments.steps).items())
-        print(f"{name}: {text}")
+    for name in names[1:]:
+        print(f"{name}: {ways[name].submit(look_into, arguments.steps).result()}")
 
 
 def torchvision_model(name: str) -> nn.Module:

@@ -4,6 +4,10 @@ import contextlib
 import copy
 import itertools
 import math
+import os
+import platform
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -498,6 +502,31 @@ def test_precision_auto(monkeypatch, device, native, compile, expected):
     chosen = Hardware.choose("auto", "auto", None, None, compile)
     assert (chosen.precision, chosen.channels_last, chosen.compile) == (expected, True, compile)
     assert Hardware.choose("auto", "fp16", False, None).precision == "fp16"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")
+def test_freed_memory_is_kept_for_the_next_tensor():
+    # In a process of its own: what is set there stays set.
+    script = """
+import resource, torch
+from nested_lookahead.hardware import Hardware
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(25_000_000)  # 100 MB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+fresh = faults()
+Hardware(torch.device("cpu"), "fp32", channels_last=True).keep_freed_memory()
+torch.ones(25_000_000)
+print(fresh, faults())
+"""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    printed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=plain)
+    fresh, kept = map(int, printed.stdout.split())
+    assert fresh > 100  # per tensor 24,414 pages of 4 KiB, or 48 of 2 MiB
+    assert kept < fresh / 10
 
 
 @pytest.mark.parametrize("target", ["SGD", "Adam", "AdamW", "RMSprop"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import sys
 import time
@@ -13,6 +14,9 @@ import torch
 from torch import nn
 
 from nested_lookahead.errors import UserError
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of glibc's malloc.h: the bytes free at the heap's end from which it is cut, the number of blocks outside the heap."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,18 @@ class Hardware:
             mode = "reduce-overhead" if self.device.type == "cuda" else None
             model = torch.compile(model, dynamic=False, mode=mode)  # type: ignore[assignment]
         return model, clock
+
+    def keep_freed_memory(self) -> None:
+        """On a CPU, tell glibc's allocator to keep for the next tensor what was freed.
+
+        It gives large blocks back to the system and asks for them anew, and the faults of the fresh pages can take
+        longer than what is computed in them. Elsewhere PyTorch keeps the memory itself, or another allocator decides.
+        """
+        if self.device.type == "cpu" and sys.platform == "linux":
+            libc = ctypes.CDLL(None)
+            if hasattr(libc, "mallopt"):  # not in musl
+                libc.mallopt(M_MMAP_MAX, 0)
+                libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
     def synchronize(self) -> None:
         """Wait for the device, so that a clock read next counts all work."""
