@@ -111,9 +111,9 @@ def build(config: dict[str, Any], processes: Processes = ALONE) -> Trainer:
     schedule = {key: value for key, value in config["scheduler"].items() if key != "warmup"}
     recipe = Recipe(
         epochs=config["epochs"],
-        schedule=configuration.build("scheduler", {**schedule, "_partial_": True}),
+        schedule=configuration.build_function("scheduler", schedule),
         warmup=config["scheduler"]["warmup"],
-        augment=configuration.build("augment", {**config["augment"], "_partial_": True}),
+        augment=configuration.build_function("augment", config["augment"]),
         label_smoothing=config["label_smoothing"],
         grad_clip=config["grad_clip"],
     )
