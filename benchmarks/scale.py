@@ -6,6 +6,7 @@ python benchmarks/scale.py --largest 3e8
 from __future__ import annotations
 
 import argparse
+import gc
 import math
 import statistics
 import tempfile
@@ -47,16 +48,20 @@ def time_steps(largest: float, rounds: int) -> None:
     print(f"{'parameters':>14}" + "".join(f"{name + ' ms/step':>20}" for name in wrappers))
     taken: dict[str, list[float]] = {name: [] for name in wrappers}
     for size in sizes:
-        for name, wrap in wrappers.items():
-            optimizer = wrap(SGD(parameters(size), lr=1e-4, momentum=0.9, fused=True))
-            times = []
-            for _ in range(rounds + 1):
-                began = time.perf_counter()
-                for _ in range(25):  # a whole cycle
+        times: dict[str, list[float]] = {name: [] for name in wrappers}
+        for _ in range(rounds):
+            for name, wrap in wrappers.items():
+                optimizer = wrap(SGD(parameters(size), lr=1e-4, momentum=0.9, fused=True))
+                for _ in range(25):  # a whole cycle, which also makes the momentum
                     optimizer.step()
-                times.append((time.perf_counter() - began) / 25)
-            taken[name].append(statistics.median(times[1:]))
-            del optimizer
+                began = time.perf_counter()
+                for _ in range(25):
+                    optimizer.step()
+                times[name].append((time.perf_counter() - began) / 25)
+                del optimizer
+                gc.collect()  # the next one may need the memory
+        for name in wrappers:
+            taken[name].append(statistics.median(times[name]))
         print(f"{size:14,}" + "".join(f"{1000 * values[-1]:20.2f}" for values in taken.values()))
     print("      exponent" + "".join(f"{exponent(list(map(float, sizes)), values):20.3f}" for values in taken.values()))
 
