@@ -1,12 +1,14 @@
 """What a Lookahead computes in plain cases, and that it is at home wherever a torch optimizer is."""
 
 import copy
+import gc
 import io
 import itertools
 import pickle
 import subprocess
 import sys
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -312,6 +314,27 @@ def test_loading_the_inner_optimizer_keeps_param_groups_shared():
     optimizer.opt.load_state_dict(saved)
     assert optimizer.param_groups is optimizer.opt.param_groups
     assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("wrap", [Lookahead, NestedLookahead])
+def test_memory_is_free_once_nobody_holds_the_optimizer(wrap):
+    # Two that held each other would wait for a garbage collection, with all their tensors.
+    gc.collect()
+    gc.disable()
+    try:
+        p = torch.zeros(10, requires_grad=True)
+        p.grad = torch.ones(10)
+        opt = wrap(torch.optim.SGD([p], lr=0.1, momentum=0.9))
+        opt.step()
+        opt.load_state_dict(opt.state_dict())
+        with opt.slow_weights():
+            pass
+        held = [weakref.ref(thing) for thing in (opt, opt.opt, p, opt.state[p]["slow_1"])]
+        assert all(reference() is not None for reference in held)
+        del opt, p
+        assert all(reference() is None for reference in held)
+    finally:
+        gc.enable()
 
 
 def test_distributed_checkpoint_by_parameter_name():

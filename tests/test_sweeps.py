@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -310,6 +311,27 @@ def test_what_is_imported_is_not_looked_at_again(tmp_path, monkeypatch):
         gc.unfreeze()
         gc.callbacks.remove(on_collection)
     assert gc.isenabled()
+
+
+def test_a_run_leaves_its_memory_to_the_next(command, monkeypatch):
+    import train
+
+    build, held, alive = train.build, {}, []
+
+    def watched(*args):
+        alive.append([name for name, reference in held.items() if reference() is not None])
+        trainer = build(*args)
+        things = {"trainer": trainer, "model": trainer.model, "optimizer": trainer.optimizer}
+        held.update({name: weakref.ref(thing) for name, thing in things.items()})
+        gc.disable()  # which would find them some time
+        return trainer
+
+    monkeypatch.setattr(train, "build", watched)
+    try:
+        assert command("train.py", "-m", *SHORT, "epochs=1", "seed=range(3)")[0] == 0
+    finally:
+        gc.enable()
+    assert alive == [[], [], []]
 
 
 # --- side by side ---------------------------------------------------------------------------------------------------

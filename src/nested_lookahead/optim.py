@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -129,8 +130,11 @@ class MultilayerLookahead(Optimizer):
     def _share_param_groups(self) -> None:
         """Keep one list of param groups for both, also after ``opt.load_state_dict`` has replaced its own."""
 
+        this = weakref.ref(self)  # else the two would hold each other, and their tensors, until a garbage collection
+
         def share(opt: Optimizer) -> None:
-            self.param_groups = opt.param_groups
+            if (wrapper := this()) is not None:
+                wrapper.param_groups = opt.param_groups
 
         share(self.opt)
         self.opt.register_load_state_dict_post_hook(share)
