@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nested_lookahead.optim import Lookahead, MultilayerLookahead, NestedLookahead
-    from nested_lookahead.published import PublishedNestedLookahead
+    from nested_lookahead.replica import NestedLookaheadReplica
 
-__all__ = ["Lookahead", "MultilayerLookahead", "NestedLookahead", "PublishedNestedLookahead"]
+__all__ = ["Lookahead", "MultilayerLookahead", "NestedLookahead", "NestedLookaheadReplica"]
 
 
 def __getattr__(name: str) -> Any:
     """Import torch when an optimizer is asked for, not for the analysis or a help text."""
     if name in __all__:
-        from nested_lookahead import optim, published
+        from nested_lookahead import optim, replica
 
-        return getattr(published if name == "PublishedNestedLookahead" else optim, name)
+        return getattr(replica if name == "NestedLookaheadReplica" else optim, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

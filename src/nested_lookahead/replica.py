@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from nested_lookahead.optim import NestedLookahead, _buckets, _copy_, _move_toward_
+from nested_lookahead.optim import NestedLookahead
 
 
-class PublishedNestedLookahead(NestedLookahead):
+class NestedLookaheadReplica(NestedLookahead):
     """A historical reference for replication only: what the published script ran under the name of Nested Lookahead.
 
     It differs from Nested Lookahead (`NestedLookahead`) in each of these:
@@ -47,7 +47,7 @@ class PublishedNestedLookahead(NestedLookahead):
 
     @property
     def slow_weights(self) -> Any:
-        raise AttributeError("PublishedNestedLookahead has no slow weights to evaluate")
+        raise AttributeError("NestedLookaheadReplica has no slow weights to evaluate")
 
     def _layers_due(self) -> int:
         syncs, since = divmod(self.fast_steps - 1, self.layers[0].k)
@@ -58,18 +58,16 @@ class PublishedNestedLookahead(NestedLookahead):
     @torch.no_grad()
     def _sync(self, due: int) -> None:
         inner, outer = self.layers
-        for params, _ in _buckets(self._synced()):
-            slow, outermost = self._slow(params, 1), self._slow(params, 2)
+        for param in self._synced():
+            slow, outermost = (self._own([param], f"slow_{depth}")[0] for depth in (1, 2))
             if due == 1:
                 if self.fast_steps == 1:
-                    _copy_(slow, params)
-                _move_toward_(slow, params, inner.alpha)
-                _copy_(params, slow)
+                    slow.copy_(param)
+                param.copy_(slow.lerp_(param, inner.alpha))
             else:
                 if self.fast_steps == (outer.k - 1) * inner.k + 2:
-                    _copy_(outermost, slow)
-                _move_toward_(outermost, slow, outer.alpha)
-                _copy_(params, outermost)
+                    outermost.copy_(slow)
+                param.copy_(outermost.lerp_(slow, outer.alpha))
         if due == 1 and self.pullback == "reset":
             for state in self.opt.state.values():
                 if state.get("momentum_buffer") is not None:
