@@ -1,0 +1,110 @@
+"""How a command line ends: a user's mistake in one line that says what, where and what is allowed."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nested_lookahead.errors import JobError, UserError, unknown_key
+from nested_lookahead.training.processes import first_process
+
+
+def run_command(main: Callable[[], object]) -> int:
+    """Run a command line's ``main`` and return its exit status.
+
+    A mistake prints one line; anything else is a fault of the program and prints its traceback. With
+    ``HYDRA_FULL_ERROR=1`` in the environment everything is raised as it is.
+    """
+    logging.raiseExceptions = False  # a log on a full disk has nothing to add to the error itself
+    raise_all = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them its own way
+    try:
+        main()
+    except KeyboardInterrupt:
+        return 130
+    except (Exception, JobError) as error:
+        cause = error.error if isinstance(error, JobError) else error
+        if raise_all:
+            raise cause from cause.__cause__
+        message = explain(cause)
+        if message is None:
+            traceback.print_exception(cause)
+        elif first_process():
+            print(f"error: {message}", file=sys.stderr)
+        return 1
+    finally:
+        if not raise_all:
+            del os.environ["HYDRA_FULL_ERROR"]
+    return 0
+
+
+def explain(error: BaseException) -> str | None:
+    """One line for a mistake in the settings, None for any other error."""
+    chain = _chain(error)
+    for link in chain:
+        if isinstance(link, UserError):
+            return str(link)
+    if disk_is_full(error):
+        return "no space left on the disk; make room, and the same command goes on"
+    for link in reversed(chain):  # the cause before its consequences
+        if isinstance(link, OmegaConfBaseException) and link.full_key and link.msg:
+            if isinstance(link, AttributeError | KeyError) and OmegaConf.is_dict(link.parent_node):
+                node = OmegaConf.to_container(link.parent_node, resolve=False)
+                assert isinstance(node, dict)
+                return unknown_key(str(link.full_key), [str(key) for key in node if key != "hydra"], _keys_below(node))
+            if "is not a subclass of" in link.msg:
+                return f"{link.full_key}: is a group; choose as {str(link.full_key).replace('.', '/')}={link.value}"
+            return f"{link.full_key}: {one_line(link.msg)}"
+    if missing := re.search(r"'hydra/(launcher|sweeper)/(joblib|slurm|submitit_local|ray|optuna)'", str(error)):
+        group, choice = missing.groups()
+        extra = choice.replace("submitit_local", "slurm")
+        return f"hydra/{group}={choice}: not installed here; pip install -e '.[{extra}]'"
+    if _raised_in(error, "hydra", "omegaconf"):
+        return one_line(str(error))
+    return None
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error, and what led to it."""
+    chain = [error]
+    while (link := chain[-1].__cause__ or chain[-1].__context__) is not None and link not in chain:
+        chain.append(link)
+    return chain
+
+
+def disk_is_full(error: BaseException) -> bool:
+    return any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in _chain(error))
+
+
+def _keys_below(node: Any) -> Iterator[str]:
+    """In dots, of the groups in a group: one level too high is the commonest mistake."""
+    for key, inner in node.items():
+        if isinstance(inner, dict) and key != "hydra":
+            yield from (f"{key}.{further}" for further in (*inner, *_keys_below(inner)))
+
+
+def one_line(message: str) -> str:
+    """Hydra's paragraphs as one line: no search path, no advice to append keys that no schema knows."""
+    paragraph = message.partition("Config search path:")[0]
+    lines = [line.strip() for line in paragraph.splitlines()]
+    kept = [
+        line for line in lines if line and not re.match(r"To append to your|full_key:|(object|reference)_type=", line)
+    ]
+    if "Available options in" in paragraph:
+        where = next(i for i, line in enumerate(kept) if line.startswith("Available options in"))
+        return f"{' '.join(kept[:where])}: {kept[where][0].lower()}{kept[where][1:]} {', '.join(kept[where + 1 :])}"
+    return " ".join(kept)
+
+
+def _raised_in(error: BaseException, *packages: str) -> bool:
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and frames[-1][0].f_globals.get("__name__", "").partition(".")[0] in packages

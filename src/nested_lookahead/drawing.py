@@ -1,0 +1,59 @@
+"""What every figure shares, the theory's and the analysis's: style, width, panels apart from pyplot, and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+STYLE: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "figure.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "figure.dpi": 150,
+    "savefig.dpi": 300,
+    "savefig.facecolor": "white",
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "nested-lookahead",
+    "text.parse_math": False,  # names come from configurations: a "$" in one is a dollar
+    "figure.constrained_layout.use": True,
+}
+WIDTH = 7.0
+"""Of a figure, in inches."""
+SMALL = 7
+"""Size of labels, in points."""
+
+
+def new_figure(
+    rows: int, columns: int, height: float, width: float = WIDTH, **kwargs: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of so many panels, apart from pyplot, which would keep each one open."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, **kwargs)
+    return figure, list(axes.flat)
+
+
+def grid(ax: Axes, axis: Any = "y") -> None:
+    ax.grid(axis=axis, lw=0.4, alpha=0.4)
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write PNG, SVG and PDF beside each other, the same bytes for the same figure; returns their paths."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    paths = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg", "pdf")]
+    dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    with mpl.rc_context(STYLE):
+        for target in paths:
+            figure.savefig(target, metadata=dates.get(target.suffix))
+    return paths

@@ -1,0 +1,84 @@
+"""Settings with their types and ranges: how a range is written, and the settings that several rooms share."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from nested_lookahead.errors import UserError
+
+MISSING: Any = "???"
+"""OmegaConf's mark of a value that a YAML file has to give."""
+
+
+def within(allowed: str) -> Any:
+    """A dataclass's field with a range, as `check_range` reads it, and no default."""
+    return field(default=MISSING, metadata={"range": allowed})
+
+
+def check_range(key: str, value: Any, allowed: str, way_out: str = "") -> None:
+    """Hold a value, or each of a list, against a range such as ``>= 1``, ``> 0``, ``in [0, 1)``, ``one of a, b``.
+
+    None is outside of any range and allowed, as ``way_out`` may add; a number that is not finite never is.
+
+    Raises:
+        UserError: the value is outside; the message has the key, the value, and what is allowed.
+    """
+    values = value if isinstance(value, list | tuple) else [value]
+    if not all(one is None or _holds(one, allowed) for one in values):
+        whole = "an integer " if all(isinstance(one, int) for one in values) else ""
+        raise UserError(f"{key}={value}: must be {whole}{allowed}{way_out}")
+
+
+def _holds(value: Any, allowed: str) -> bool:
+    if allowed.startswith("one of "):
+        return str(value) in allowed.removeprefix("one of ").split(", ")
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return False
+    if bound := re.fullmatch(r"(>=?) (\S+)", allowed):
+        return value > float(bound[2]) or (bound[1] == ">=" and value == float(bound[2]))
+    if ends := re.fullmatch(r"in ([\[(])(\S+), (\S+)([\])])", allowed):
+        least, most = float(ends[2]), float(ends[3])
+        return least < value < most or (value == least and ends[1] == "[") or (value == most and ends[4] == "]")
+    raise ValueError(f"no such kind of range: {allowed}")
+
+
+def check_ranges(kind: type, values: dict[str, Any], path: str = "") -> None:
+    """Hold values against the ranges of a dataclass's fields.
+
+    Raises:
+        UserError: a value outside its range.
+    """
+    for setting in fields(kind):
+        if (allowed := setting.metadata.get("range")) is not None:
+            way_out = ", or null" if "None" in str(setting.type) else ""
+            check_range(f"{path}{setting.name}", values[setting.name], allowed, way_out)
+
+
+@dataclass
+class Split:
+    """How a data set's training samples are split into those trained on, those held out, and those left out."""
+
+    val_fraction: float = within("in [0, 1)")
+    """Share held out for validation; 0 holds out nothing."""
+    train_size: int | None = within(">= 1")
+    """Number of the others to train on, in equal shares of the classes; None takes all."""
+    seed: int | None = within(">= 0")
+    """Of both choices; None takes the run's."""
+
+
+@dataclass
+class Evaluation:
+    """How a run is measured: on clean data, the same for every method of a study."""
+
+    every: int = within(">= 1")
+    """Epochs between evaluations; the last epoch is always evaluated."""
+    batch_size: int = within(">= 1")
+    train_samples: int = within(">= 1")
+    """Size of the fixed part of the training data that the train metrics come from."""
+    bn_batches: int = within(">= 1")
+    """Number of training batches from which batch-norm statistics are estimated for the slow weights."""
+    weights: str = within("one of fast, slow")
+    """Whose validation accuracy is a run's one number."""
