@@ -1,4 +1,4 @@
-"""Where data comes from. Each function returns a `Source`: training and test samples as they were published.
+"""Where data comes from. Each function returns a `Source`: training and test samples as they are distributed.
 
 A set that cannot be had ends in a `UserError` that says what is missing, where it was looked for and how to get it.
 """
@@ -15,14 +15,14 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
 from filelock import FileLock
 
-from nested_lookahead.data import Source, Split
 from nested_lookahead.errors import UserError
+from nested_lookahead.tasks.data import Source, TensorSamples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,9 @@ def digits() -> Source:
     images = torch.from_numpy(pixels).mul(255 / 16).round().to(torch.uint8).view(-1, 1, 8, 8)
     labels = torch.from_numpy(targets).long()
     train, test = train_test_split(np.arange(len(labels)), test_size=360, stratify=targets, random_state=0)
-    return Source(Split(images[train], labels[train]), Split(images[test], labels[test]), num_classes=10)
+    return Source(
+        TensorSamples(images[train], labels[train]), TensorSamples(images[test], labels[test]), num_classes=10
+    )
 
 
 def mnist1d(data_dir: str) -> Source:
@@ -61,9 +63,9 @@ def mnist1d(data_dir: str) -> Source:
                 np.savez(file, allow_pickle=False, **arrays)
             os.replace(file.name, cache)
 
-    def split(suffix: str) -> Split:
+    def split(suffix: str) -> TensorSamples:
         signals = torch.from_numpy(arrays["x" + suffix]).float()[:, None]
-        return Split(signals, torch.from_numpy(arrays["y" + suffix]).long())
+        return TensorSamples(signals, torch.from_numpy(arrays["y" + suffix]).long())
 
     return Source(split(""), split("_test"), num_classes=10)
 
@@ -171,7 +173,7 @@ def _cifar_source(
     accepting = {"_check_integrity": lambda self: True, "_load_meta": lambda self: None}
     reader = type(official, (getattr(datasets, official),), accepting)
 
-    def read(path: Path, is_train: bool) -> Split:
+    def read(path: Path, is_train: bool) -> TensorSamples:
         loaded = reader(root, train=is_train)
         return _images(name, loaded.data.transpose(0, 3, 1, 2), np.asarray(loaded.targets))
 
@@ -191,23 +193,23 @@ def svhn(data_dir: str, download: bool) -> Source:
     _obtain("svhn", root, list(files.values()), download, lambda into: _fetch("SVHN", into))
     reader = type("SVHN", (datasets.SVHN,), {"_check_integrity": lambda self: True})
 
-    def read(part: str) -> Split:
+    def read(part: str) -> TensorSamples:
         loaded = reader(root, split=part)
         return _images("svhn", loaded.data, loaded.labels)
 
-    def read_part(part: str) -> Split:
-        loaded: Split = _read("svhn", root / files[part], lambda path: read(part))
+    def read_part(part: str) -> TensorSamples:
+        loaded: TensorSamples = _read("svhn", root / files[part], lambda path: read(part))
         return loaded
 
     return Source(read_part("train"), read_part("test"), num_classes=10)
 
 
-def imagenet(data_dir: str, size: int, workers: int) -> Source:
+def imagenet(data_dir: str, size: Annotated[int, ">= 1"], workers: Annotated[int, ">= 0"]) -> Source:
     """Images in folders, one per class: ``data_dir/train`` and ``data_dir/val``, the latter for testing.
 
     ImageNet (Deng et al. 2009) has no download without an account; any set in this form will do.
     """
-    from nested_lookahead.folders import ImageFolderSamples
+    from nested_lookahead.tasks.image_folder import ImageFolderSamples
 
     def read(part: str) -> ImageFolderSamples:
         folder = Path(data_dir) / part
@@ -226,10 +228,10 @@ def imagenet(data_dir: str, size: int, workers: int) -> Source:
     return Source(train, test, classes)
 
 
-def _images(name: str, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Split:
+def _images(name: str, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> TensorSamples:
     if len(images) != len(labels):
         raise UserError(f"dataset={name}: {len(images)} images but {len(labels)} labels; get the files anew")
-    return Split(torch.tensor(np.ascontiguousarray(images)), torch.tensor(labels).long())
+    return TensorSamples(torch.tensor(np.ascontiguousarray(images)), torch.tensor(labels).long())
 
 
 def _fetch(official: str, root: Path) -> None:

@@ -6,7 +6,7 @@ A shape is (channels, height, width) of an image or (channels, length) of a sign
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +29,8 @@ def _channels(shape: Shape, dimensions: int, model: str, instead: str) -> int:
     return shape[0]
 
 
-def mlp(shape: Shape, num_classes: int, hidden: list[int]) -> nn.Module:
+def mlp(shape: Shape, num_classes: int, hidden: Annotated[list[int], ">= 1"]) -> nn.Module:
     """Fully connected layers with ReLU on the flattened sample; no batch norm."""
-    if any(width < 1 for width in hidden):
-        raise ValueError(f"hidden must hold widths >= 1, got {hidden}")
     layers: list[nn.Module] = [nn.Flatten()]
     width = math.prod(shape)
     for next_width in hidden:
@@ -41,7 +39,7 @@ def mlp(shape: Shape, num_classes: int, hidden: list[int]) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(width, num_classes))
 
 
-def cnn(shape: Shape, num_classes: int, width: int) -> nn.Module:
+def cnn(shape: Shape, num_classes: int, width: Annotated[int, ">= 1"]) -> nn.Module:
     """Two 3×3 convolutions with batch norm and ReLU, then a linear head on a 2×2 grid of averages."""
     return nn.Sequential(
         nn.Conv2d(_channels(shape, 2, "cnn", "model=cnn1d or mlp"), width, 3, padding=1, bias=False),
@@ -57,7 +55,7 @@ def cnn(shape: Shape, num_classes: int, width: int) -> nn.Module:
     )
 
 
-def cnn1d(shape: Shape, num_classes: int, width: int) -> nn.Module:
+def cnn1d(shape: Shape, num_classes: int, width: Annotated[int, ">= 1"]) -> nn.Module:
     """Three strided convolutions with ReLU and a linear head (Greydanus & Kobak 2024, ``ConvBase``); no batch norm."""
     convolutions = nn.Sequential(
         nn.Conv1d(_channels(shape, 1, "cnn1d", "model=cnn"), width, 5, stride=2, padding=1),
@@ -79,19 +77,20 @@ class TrimmedConv2d(nn.Conv2d):
     kernel acts: one ninth of the work.
     """
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         assert not isinstance(self.padding, str)
         places = zip(input.shape[2:], self.kernel_size, self.stride, self.padding, strict=True)
         (top, bottom), (left, right) = (_taps_that_meet(*place) for place in places)
         if (bottom - top, right - left) == self.kernel_size or self.dilation != (1, 1):
-            return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
+            return super().forward(input)
         # Slices of the kernel as it lies in memory, so that its gradient lies there in the same way.
+        weight = self.weight
         if weight.is_contiguous(memory_format=torch.channels_last):
             weight = weight.permute(0, 2, 3, 1)[:, top:bottom, left:right].permute(0, 3, 1, 2)
         else:
             weight = weight[:, :, top:bottom, left:right]
         padding = (self.padding[0] - top, self.padding[1] - left)
-        output: Tensor = conv2d(input, weight, bias, self.stride, padding, groups=self.groups)
+        output: Tensor = conv2d(input, weight, self.bias, self.stride, padding, groups=self.groups)
         return output
 
 
@@ -182,12 +181,17 @@ class WideResNet(nn.Module):
         return logits
 
 
-def wide_resnet(shape: Shape, num_classes: int, depth: int, widen: int) -> WideResNet:
+def wide_resnet(shape: Shape, num_classes: int, depth: int, widen: Annotated[int, ">= 1"]) -> WideResNet:
     return WideResNet(_channels(shape, 2, "wide_resnet", "model=cnn1d or mlp"), num_classes, depth, widen)
 
 
 def vit_tiny(
-    shape: Shape, num_classes: int, patch_size: int, layers: int, heads: int, hidden: int
+    shape: Shape,
+    num_classes: int,
+    patch_size: Annotated[int, ">= 1"],
+    layers: Annotated[int, ">= 1"],
+    heads: Annotated[int, ">= 1"],
+    hidden: Annotated[int, ">= 1"],
 ) -> VisionTransformer:
     """torchvision's Vision Transformer (Dosovitskiy et al. 2021) in the width of ViT-Ti (Touvron et al. 2021).
 

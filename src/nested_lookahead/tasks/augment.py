@@ -6,6 +6,7 @@ Each is the same operation as torchvision's on one image; ``tests/test_augment.p
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ def none(images: Tensor, generator: torch.Generator) -> Tensor:
     return images
 
 
-def standard(images: Tensor, generator: torch.Generator, padding: int) -> Tensor:
+def standard(images: Tensor, generator: torch.Generator, padding: Annotated[int, ">= 0"]) -> Tensor:
     """Random crop after zero padding, and horizontal flip with probability ½."""
     n, device = len(images), images.device
     offsets = torch.randint(2 * padding + 1, (2, n), generator=generator, device=device)
@@ -30,9 +31,9 @@ def standard(images: Tensor, generator: torch.Generator, padding: int) -> Tensor
 def published(
     images: Tensor,
     generator: torch.Generator,
-    padding: int,
-    contrast: tuple[float, float],
-    saturation: tuple[float, float],
+    padding: Annotated[int, ">= 0"],
+    contrast: Annotated[tuple[float, float], ">= 0"],
+    saturation: Annotated[tuple[float, float], ">= 0"],
     hue: tuple[float, float],
     degrees: float,
 ) -> Tensor:

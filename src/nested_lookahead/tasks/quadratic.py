@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nested_lookahead.data import Source
 from nested_lookahead.errors import UserError
-from nested_lookahead.theory import power_law
+from nested_lookahead.tasks.data import Source
+from nested_lookahead.tasks.spectrum import power_law
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,9 @@ def point(shape: tuple[int, ...], num_classes: int) -> Point:
     return Point(shape[0])
 
 
-def noisy_quadratic(coordinates: int, power: float, noise_power: float, samples: int) -> Source:
+def noisy_quadratic(
+    coordinates: Annotated[int, ">= 1"], power: float, noise_power: float, samples: Annotated[int, ">= 1"]
+) -> Source:
     """Curvatures aᵢ = i^−power, noise variances σᵢ² = aᵢ^−noise_power; so many fresh samples make an epoch.
 
     A step on a batch of B samples sees the noise variance σ² / B; `nested_lookahead.theory` has B = 1.

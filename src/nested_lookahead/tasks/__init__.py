@@ -1,0 +1,1 @@
+"""What is learned: samples, data sets, augmentation, models, objectives."""
