@@ -9,22 +9,25 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 
 def constant(progress: float) -> float:
     return 1.0
 
 
-def cosine(progress: float, final: float) -> float:
+def cosine(progress: float, final: Annotated[float, ">= 0"]) -> float:
     """Half a cosine from 1 down to ``final`` (Loshchilov & Hutter 2017, SGDR, equation 5, without restarts)."""
     return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def linear(progress: float, final: float) -> float:
+def linear(progress: float, final: Annotated[float, ">= 0"]) -> float:
     return 1 + (final - 1) * progress
 
 
-def multistep(progress: float, milestones: Sequence[float], gamma: float) -> float:
+def multistep(
+    progress: float, milestones: Annotated[Sequence[float], "in [0, 1]"], gamma: Annotated[float, ">= 0"]
+) -> float:
     """Multiplied by ``gamma`` at each of the milestones, which are shares of training."""
     return gamma ** bisect_right(sorted(milestones), progress)
 

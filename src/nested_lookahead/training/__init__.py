@@ -1,0 +1,1 @@
+"""How it is learned: the trainer, evaluations, schedules, hardware, processes. Knows no file."""

@@ -1,0 +1,62 @@
+"""Minibatches of a set of samples, in an order that can be saved at any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nested_lookahead.tasks.data import Samples
+
+
+class Batches:
+    """Minibatches of a split in a new random order each epoch, the last one possibly smaller.
+
+    The order comes from ``generator`` alone, a CPU generator, and so is the same on every device. The position can
+    be saved at any batch and loaded: iteration then goes on with the batch that would have come next. Only ``part``
+    of each batch's samples is fetched: where several processes train together, each fetches its own.
+    """
+
+    def __init__(
+        self,
+        split: Samples,
+        batch_size: int,
+        generator: torch.Generator,
+        part: Callable[[Tensor], Tensor] = lambda indices: indices,
+    ) -> None:
+        self.split, self.batch_size, self.generator, self.part = split, batch_size, generator, part
+        self._epoch_start = generator.get_state()
+        self._position = 0
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.split), self.batch_size)
+        # Batch norm cannot train on a single sample, so a last batch of one is left out.
+        return full + (rest > 1 or (rest == 1 and full == 0))
+
+    def size(self, index: int) -> int:
+        """Samples in the batch of this number."""
+        return min(self.batch_size, len(self.split) - index * self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The rest of the present epoch; a new one if it has ended."""
+        if self._position in (0, len(self)):
+            self._epoch_start, self._position = self.generator.get_state(), 0
+        else:
+            self.generator.set_state(self._epoch_start)
+        order = torch.randperm(len(self.split), generator=self.generator)
+        seed = int(torch.randint(2**31, (), generator=self.generator))
+        chunks = torch.split(order, self.batch_size)[self._position : len(self)]
+        for batch in self.split.fetch([self.part(chunk) for chunk in chunks], seed):
+            self._position += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        finished = self._position in (0, len(self))
+        state = self.generator.get_state() if finished else self._epoch_start
+        return {"generator": state, "position": 0 if finished else self._position}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._epoch_start, self._position = state_dict["generator"], state_dict["position"]
+        self.generator.set_state(self._epoch_start)

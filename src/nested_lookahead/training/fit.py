@@ -1,0 +1,154 @@
+"""Train to the end, and measure on the way: `fit` yields what there is to record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypedDict
+
+import torch
+from torch import nn
+
+from nested_lookahead.settings import Evaluation
+from nested_lookahead.tasks.data import Samples, in_order
+from nested_lookahead.training.trainer import Diverged, Trainer
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+class Row(TypedDict):
+    """One line of the metrics: what was measured on one split with one kind of weights.
+
+    Its keys are the columns of metrics.csv, and this is the one place that names them.
+    """
+
+    step: int
+    epoch: int
+    split: str
+    weights: str
+    loss: float
+    accuracy: float
+    lr: float
+    seconds: float
+
+
+COLUMNS = tuple(Row.__annotations__)
+
+
+def fit(
+    trainer: Trainer, evaluation: Evaluation, on_step: Callable[[Trainer], None] = lambda trainer: None
+) -> Iterator[list[Row]]:
+    """Train to the last epoch; yield the rows of each evaluation.
+
+    Raises:
+        Diverged: a training loss, or an evaluated loss of the fast weights, is not finite.
+    """
+
+    def due() -> bool:
+        """At the end of an epoch that is to be evaluated, and has not been."""
+        at_an_end = trainer.step > trainer.evaluated and trainer.step % len(trainer.batches) == 0
+        return at_an_end and (trainer.epoch % evaluation.every == 0 or trainer.epoch == trainer.epochs)
+
+    while trainer.evaluated < trainer.total_steps:
+        if not due():  # it is, where a run was cut off between an epoch and its evaluation
+            trainer.train_epoch(on_step)
+        if due():
+            rows = evaluate(trainer, evaluation)
+            trainer.evaluated = trainer.step
+            yield rows
+            if (cause := divergence(rows)) is not None:
+                raise Diverged(trainer.step, cause)
+
+
+def divergence(rows: list[Row]) -> str | None:
+    """Why an evaluation shows that the run has diverged; None if it does not."""
+    bad = [row["split"] for row in rows if row["weights"] == "fast" and not math.isfinite(row["loss"])]
+    return f"{bad[0]} loss is not finite" if bad else None
+
+
+def evaluate(trainer: Trainer, evaluation: Evaluation) -> list[Row]:
+    """One row per split and kind of weights: the fast ones and, of a Lookahead, the outermost slow ones."""
+    trainer.processes.copy_from_first(*trainer.model.buffers())  # each has seen other batches
+    data, size = trainer.data, evaluation.train_samples
+    splits = {
+        "train": trainer.train_part(size),
+        "validation": data.validation,
+        "test": data.test,
+    }
+    rows: list[Row] = []
+    for weights in ("fast", "slow") if hasattr(trainer.optimizer, "slow_weights") else ("fast",):
+        with slow_weights_in(trainer, evaluation) if weights == "slow" else nullcontext():
+            for name, split in splits.items():
+                if not len(split):
+                    continue
+                loss, accuracy = measure(trainer, split, evaluation.batch_size)
+                rows.append(
+                    Row(
+                        step=trainer.step,
+                        epoch=trainer.epoch,
+                        split=name,
+                        weights=weights,
+                        loss=loss,
+                        accuracy=accuracy,
+                        lr=trainer.lr,
+                        seconds=trainer.seconds,
+                    )
+                )
+    return rows
+
+
+@torch.no_grad()
+def measure(trainer: Trainer, split: Samples, batch_size: int) -> tuple[float, float]:
+    """Mean loss and score over a split: of a classification, cross-entropy in nats and the share of correct answers."""
+    trainer.model.eval()
+    loss = torch.zeros((), dtype=torch.float32, device=trainer.hardware.device)
+    score = torch.zeros((), dtype=torch.float32, device=trainer.hardware.device)
+    for images, labels in in_order(split, batch_size, trainer.processes.every):
+        with trainer.hardware.autocast():
+            logits = trainer.model(trainer.data.normalize(images, trainer.hardware.channels_last))
+        loss += trainer.data.objective.loss(logits.float(), labels, reduction="sum")
+        score += trainer.data.objective.score(logits, labels)
+    trainer.processes.sum(loss, score)
+    return loss.item() / len(split), score.item() / len(split)
+
+
+@contextmanager
+def slow_weights_in(trainer: Trainer, evaluation: Evaluation) -> Iterator[None]:
+    """The outermost slow weights in the model, with batch-norm statistics of their own, for a ``with`` block.
+
+    The running statistics belong to the fast weights. As for weight averages (Izmailov et al. 2018, Section 3.2),
+    those of the slow weights are averaged over a fixed set of training batches, and the others restored afterwards.
+    """
+    model = trainer.model
+    norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
+    saved = [({name: buffer.clone() for name, buffer in norm.named_buffers()}, norm.momentum) for norm in norms]
+    with trainer.optimizer.slow_weights():  # type: ignore[attr-defined]
+        try:
+            _estimate_batch_norm(trainer, norms, evaluation.bn_batches)
+            yield
+        finally:
+            with torch.no_grad():
+                for norm, (buffers, momentum) in zip(norms, saved, strict=True):
+                    norm.momentum = momentum
+                    for name, buffer in norm.named_buffers():
+                        buffer.copy_(buffers[name])
+
+
+@torch.no_grad()
+def _estimate_batch_norm(trainer: Trainer, norms: list[Any], batches: int) -> None:
+    if not norms:
+        return
+    trainer.model.eval()  # no dropout: it would draw from the training's random numbers
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over the batches
+        norm.train()
+    # As the running statistics of the fast weights are: from augmented batches, here always the same ones.
+    generator = torch.Generator(trainer.hardware.device).manual_seed(0)
+    size, train = trainer.batches.batch_size, trainer.data.train
+    chunks = torch.split(torch.arange(len(train)), size)[:batches]
+    for images, _ in train.fetch([chunk for chunk in chunks if len(chunk) > 1], seed=0):  # one has no variance
+        with trainer.hardware.autocast():
+            inputs = trainer.recipe.augment(images, generator)
+            trainer.model(trainer.data.normalize(inputs, trainer.hardware.channels_last))
