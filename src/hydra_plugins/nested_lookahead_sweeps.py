@@ -10,19 +10,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, filter_overrides
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from nested_lookahead import sweeps
-from nested_lookahead.config import resolve
 from nested_lookahead.errors import UserError
-from nested_lookahead.progress import SweepProgress
+from nested_lookahead.runs import sweeps
+from nested_lookahead.runs.progress import SweepProgress
+from nested_lookahead.runs.schema import resolve
+from nested_lookahead.runs.signals import stopping_workers
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +59,17 @@ class GridSweeper(BasicSweeper):
         names = _what_differs(list(distinct.values()))
         objectives = [(name, functools.partial(job.objective, since)) for name, job in zip(names, jobs, strict=True)]
         try:
-            with sweeps.stopping_workers(jobs), SweepProgress(objectives, bool(self.config.progress)):
+            with (
+                stopping_workers([job.path for job in jobs if job.path is not None]),
+                SweepProgress(objectives, bool(self.config.progress)),
+            ):
                 sweeps.run_all(jobs, launch, since)
         finally:
             log.info(sweeps.report(jobs, since))
         sweeps.raise_if_failed(jobs)
         return [[job.result for job in jobs]]
 
-    def _compose(self, batch: list[list[str]]) -> list[sweeps.Job]:
+    def _compose(self, batch: list[list[str]]) -> list[sweeps.PlannedRun]:
         """The jobs, with their settings; a mistake in a name ends the sweep here, one in a value fails its job later.
 
         Hydra takes 0.08 s to compose a configuration. Jobs that choose the same groups differ in plain values alone,
@@ -86,12 +89,13 @@ class GridSweeper(BasicSweeper):
             if chosen not in composed:
                 composed[chosen] = loader.load_sweep_config(self.config, list(chosen))
             cfg = copy.deepcopy(composed[chosen])
-            ConfigLoaderImpl._apply_overrides_to_config(plain, cfg)
+            for override in plain:
+                OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
             try:
                 path = Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir
-                jobs.append(sweeps.Job(overrides, path, resolve(cfg)))
+                jobs.append(sweeps.PlannedRun(overrides, path, resolve(cfg)))
             except Exception as error:
-                jobs.append(sweeps.Job(overrides, refused=error))
+                jobs.append(sweeps.PlannedRun(overrides, refused=error))
         return jobs
 
 
@@ -115,7 +119,7 @@ class ListLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         raise UserError("hydra/launcher=list: lists the runs of a grid, and no other sweeper's")
 
-    def show(self, jobs: Sequence[sweeps.Job]) -> None:
+    def show(self, jobs: Sequence[sweeps.PlannedRun]) -> None:
         """Raises:
         UserError: a job's settings cannot be resolved.
         """

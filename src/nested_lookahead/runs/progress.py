@@ -8,16 +8,16 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from nested_lookahead.processes import in_worker
+from nested_lookahead.runs.workers import in_worker
 
 if TYPE_CHECKING:
-    from nested_lookahead.training import Trainer
+    from nested_lookahead.training.trainer import Trainer
 
 
 class TerminalHandler(logging.Handler):
@@ -63,8 +63,9 @@ class ProgressBar:
             self._bar.set_postfix_str(f"loss {loss:.4f}{self._accuracy}, {speed:,.0f} images/s", refresh=False)
         self._bar.update(trainer.step - self._bar.n)
 
-    def on_evaluation(self, rows: list[dict[str, Any]]) -> None:
-        self._accuracy = f", validation {100 * rows[1]['accuracy']:.1f}%" if len(rows) > 1 else ""
+    def on_evaluation(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        name, row = _shown(rows)
+        self._accuracy = f", {name} {100 * row['accuracy']:.1f}%"
 
 
 class SweepProgress:
@@ -143,18 +144,25 @@ class SweepProgress:
         return ", ".join(filter(None, (f"{self._done}/{self._all} runs", left, self._best_text())))
 
 
-def evaluation_line(trainer: Trainer, rows: list[dict[str, Any]]) -> str:
+def evaluation_line(trainer: Trainer, rows: Sequence[Mapping[str, Any]]) -> str:
     """Such as ``epoch  3/15  train loss 0.0521  validation 97.22% (slow 96.11%)  12,345 images/s``."""
     value = {(row["weights"], row["split"]): row for row in rows}
     parts = [f"epoch {trainer.epoch:>{len(str(trainer.epochs))}}/{trainer.epochs}"]
     parts.append(f"train loss {value['fast', 'train']['loss']:.4f}")
-    shown = "validation" if ("fast", "validation") in value else "test"
-    accuracy = f"{shown} {100 * value['fast', shown]['accuracy']:.2f}%"
+    shown, row = _shown(rows)
+    accuracy = f"{shown} {100 * row['accuracy']:.2f}%"
     if ("slow", shown) in value:
         accuracy += f" (slow {100 * value['slow', shown]['accuracy']:.2f}%)"
     parts.append(accuracy)
     parts.append(f"{trainer.step * trainer.batches.batch_size / max(trainer.seconds, 1e-9):,.0f} images/s")
     return "  ".join(parts)
+
+
+def _shown(rows: Sequence[Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
+    """Of the fast weights, the row that tells most while a run goes on, and its split."""
+    fast = {row["split"]: row for row in rows if row["weights"] == "fast"}
+    name = "validation" if "validation" in fast else "test"
+    return name, fast[name]
 
 
 def closing_text(summary: dict[str, Any], trainer: Trainer, path: Path) -> str:

@@ -1,0 +1,1 @@
+"""Where a run is kept: its configuration, identity, directory, and the sweeps of many."""

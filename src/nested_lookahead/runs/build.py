@@ -1,0 +1,153 @@
+"""From a configuration to a trainer: each part is built by what its group's ``_target_`` names."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from nested_lookahead.command import one_line
+from nested_lookahead.errors import UserError
+from nested_lookahead.runs.schema import Choice, Config, OptimizerChoice
+from nested_lookahead.runs.workers import importing, worker_number
+from nested_lookahead.training.processes import ALONE, Processes
+
+if TYPE_CHECKING:  # torch is imported when something is built: a run that is over need not wait for it
+    from nested_lookahead.tasks.data import Dataset, Source
+    from nested_lookahead.training.hardware import Hardware
+    from nested_lookahead.training.trainer import Recipe, Trainer
+
+FUSED = ("torch.optim.SGD", "torch.optim.Adam", "torch.optim.AdamW")
+
+
+def import_what_trains() -> None:
+    """Import torch and what needs it, once for all runs of this process.
+
+    Apart from `build`: importing torch leaves cycles of frames behind, which keep what is below them on the stack, and
+    a run's tensors must not be there.
+    """
+    with importing():
+        import torch
+        import torch._dynamo  # noqa: F401  # the first optimizer would
+
+        import nested_lookahead.training.fit  # noqa: F401
+
+
+def build(config: Config, processes: Processes = ALONE) -> Trainer:
+    """Everything that a run trains with, in the state it starts from.
+
+    Raises:
+        UserError: what was chosen does not go together, or is not to be had here.
+    """
+    import torch
+
+    from nested_lookahead.training.batches import Batches
+    from nested_lookahead.training.trainer import Trainer, seed_of
+
+    def seed(stream: str) -> int:
+        return seed_of(config.seed, stream)
+
+    hardware = _hardware(config, processes)
+    data = _data(config, seed("split") % 2**32).to(hardware.device)
+    hardware.keep_freed_memory()
+    torch.manual_seed(seed("weights"))
+    model = _model(config.model, data, hardware, processes)
+    torch.manual_seed(seed("training"))  # dropout and the like, whatever the model has drawn
+    optimizer = build_optimizer(config.optimizer, list(model.parameters()))
+    order = torch.Generator().manual_seed(seed("order"))
+    plain = config.augment.name == "none"  # else a batch is augmented whole, and then shared out
+    batches = Batches(data.train, config.batch_size, order, *([processes.share] if plain else []))
+    return Trainer(model, optimizer, data, batches, _recipe(config), hardware, seed("augment"), processes)
+
+
+def _hardware(config: Config, processes: Processes) -> Hardware:
+    from nested_lookahead.training.hardware import Hardware
+
+    turn = processes.local_rank if processes.count > 1 else worker_number()
+    return Hardware.choose(config.device, config.precision, config.channels_last, config.threads, config.compile, turn)
+
+
+def _data(config: Config, seed: int) -> Dataset:
+    from nested_lookahead.tasks.data import split_source
+
+    with importing():
+        source = build_source(config.dataset)
+    return split_source(source, config.dataset.split, seed)
+
+
+def _model(choice: Choice, data: Dataset, hardware: Hardware, processes: Processes) -> Any:
+    import torch
+
+    model = _call("model", choice, data.shape, data.num_classes).to(hardware.device)
+    if processes.count > 1 and hardware.device.type == "cuda":  # elsewhere torch has no such layer
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return model.to(memory_format=torch.channels_last) if hardware.channels_last else model
+
+
+def _recipe(config: Config) -> Recipe:
+    from nested_lookahead.training.trainer import Recipe
+
+    return Recipe(
+        epochs=config.epochs,
+        schedule=_function("scheduler", config.scheduler),
+        warmup=config.scheduler.warmup,
+        augment=_function("augment", config.augment),
+        label_smoothing=config.label_smoothing,
+        grad_clip=config.grad_clip,
+    )
+
+
+def build_source(choice: Choice) -> Source:
+    """A data set as it comes; the last one is kept, as the jobs of a sweep have it in common and none changes it."""
+    return _source(choice.name, choice.target, json.dumps(dict(choice.settings)))
+
+
+@functools.lru_cache(maxsize=1)
+def _source(name: str, target: str, settings: str) -> Source:
+    source: Source = _call("dataset", Choice(name, target, json.loads(settings)))
+    return source
+
+
+def build_optimizer(choice: OptimizerChoice, params: Sequence[Any]) -> Any:
+    """An optimizer, around its inner one where there is one."""
+    if choice.inner is None:
+        return _call("optimizer", _fused(choice, params), params)
+    return _call("optimizer", choice, _call("optimizer/inner", _fused(choice.inner, params), params))
+
+
+def _fused(choice: Choice, params: Sequence[Any]) -> Choice:
+    """With ``fused=True`` for the classes of torch that have such a kernel, where it is the fastest.
+
+    Settings that are null are not passed on.
+    """
+    settings = {key: value for key, value in choice.settings.items() if value is not None}
+    if choice.target in FUSED and all(param.device.type in ("cpu", "cuda") for param in params):
+        # On a CPU it copies tensors that are not contiguous, such as channels-last weights: Adam gains all the same.
+        copies = any(param.device.type == "cpu" and not param.is_contiguous() for param in params)
+        if not copies or choice.target != "torch.optim.SGD":
+            settings = {"fused": True} | settings
+    return Choice(choice.name, choice.target, settings)
+
+
+def _function(group: str, choice: Choice) -> functools.partial[Any]:
+    """What was chosen, with its settings, to be called with the arguments that are left."""
+    made = _call(group, Choice(choice.name, choice.target, {**choice.settings, "_partial_": True}))
+    # Hydra's own partial checks its target at every call, for 0.07 ms.
+    return functools.partial(made.func, *made.args, **made.keywords)
+
+
+def _call(group: str, choice: Choice, *args: Any) -> Any:
+    """Raises:
+    UserError: the target does not take a setting; the message names the group.
+    """
+    try:
+        return instantiate({"_target_": choice.target, **choice.settings}, *args, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, (ValueError, TypeError, ImportError)):
+            raise UserError(f"{group}={choice.name}: {one_line(str(cause))}") from error
+        raise (cause or error) from None

@@ -1,0 +1,95 @@
+"""What makes two runs the same: the one place for that rule. See docs/run_directory.md.
+
+Everything here takes a configuration as plain nested dictionaries, as it is composed or as config.yaml has it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+RULE = 2
+"""The version of this rule. Version 1 hashed where this project's own code lies (``_target_``), too."""
+
+BOOKKEEPING = (
+    "study",
+    "output_dir",
+    "device",
+    "threads",
+    "progress",
+    "overwrite",
+    "fail_fast",
+    "checkpoint_minutes",
+    "dataset.data_dir",
+    "dataset.download",
+    "dataset.workers",
+)
+"""Keys that change where and how a run takes place, but not what it computes."""
+
+FEEDERS = ("pullback", "lr", "weight_decay")
+"""Keys whose values end up in the optimizer's."""
+
+ADDED: dict[str, Any] = {"compile": False}
+"""Keys that came after runs had been recorded, with the value that stands for what those runs did.
+
+A key at this value is left out, so that adding it does not orphan the runs made before.
+"""
+
+OWN = "nested_lookahead."
+"""Our own code is named by its group's ``name``, wherever it lies; other people's by its ``_target_``, too."""
+
+
+def computed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration decides what a run computes, but for the seed."""
+
+    def counts(key: str, value: Any) -> bool:
+        if key.endswith("_target_"):
+            return not str(value).startswith(OWN)
+        return key not in (*BOOKKEEPING, *FEEDERS, "seed") and not (key in ADDED and value == ADDED[key])
+
+    def kept(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        return {
+            key: kept(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+            for key, value in node.items()
+            if counts(prefix + key, value)
+        }
+
+    return kept(config, "")
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """Eight hex digits that stand for what a run computes, whatever its seed."""
+    return hashlib.sha256(json.dumps(computed(config), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def label(config: Mapping[str, Any]) -> str:
+    """A readable name for the optimizer's settings, such as ``nested_lookahead-adam-k5-a0.5-s5-h0.5-reset``."""
+    optimizer = config["optimizer"]
+    if "inner" not in optimizer:
+        return str(optimizer["name"])
+    parts = [optimizer["name"], optimizer["inner"]["name"]]
+    parts += [_initials(key) + _short(value) for key, value in optimizer.items() if key not in SAID_APART]
+    parts += [re.sub(r"[^\w.]+", "x", str(layer)).strip("x") for layer in optimizer.get("layers", [])]
+    pullback = optimizer["pullback"]
+    parts.append("+".join(map(str, pullback)) if isinstance(pullback, list) else str(pullback))
+    return "-".join(parts)
+
+
+SAID_APART = ("name", "_target_", "inner", "layers", "pullback")
+
+
+def _initials(key: str) -> str:
+    """``alpha`` as a, ``outer_momentum`` as om."""
+    return "".join(word[0] for word in key.split("_"))
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def run_name(config: Mapping[str, Any]) -> str:
+    """Directory of a run below its study: ``<label>-<identity>/seed=<n>``."""
+    return f"{label(config)}-{identity(config)}/seed={config['seed']}"

@@ -1,0 +1,201 @@
+"""One job: a configuration becomes a run, or is found to be one already."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from nested_lookahead.command import disk_is_full, one_line
+from nested_lookahead.errors import JobError, RunFailed, UserError
+from nested_lookahead.runs import files
+from nested_lookahead.runs.build import build, import_what_trains
+from nested_lookahead.runs.directory import Onlooker, Row, Run
+from nested_lookahead.runs.identity import computed, identity, label
+from nested_lookahead.runs.progress import ProgressBar, closing_text, evaluation_line
+from nested_lookahead.runs.provenance import environment
+from nested_lookahead.runs.schema import Config, resolve
+from nested_lookahead.runs.scores import objective, scores
+from nested_lookahead.runs.signals import Signals
+from nested_lookahead.training.processes import Processes, first_process, under_torchrun
+
+if TYPE_CHECKING:
+    from nested_lookahead.training.trainer import Trainer
+
+log = logging.getLogger("train")
+
+
+def main(cfg: DictConfig) -> float:
+    """Make the run of a configuration that Hydra has composed; return its result, final validation accuracy.
+
+    Raises:
+        UserError: of one job of a sweep, which goes on.
+        JobError: of the only job, or of one that ends a sweep.
+    """
+    if not first_process():
+        logging.disable()
+    try:
+        settings = HydraConfig.get()
+        return Job(resolve(cfg), Path(settings.runtime.output_dir), dict(settings.runtime.choices)).run()
+    except UserError as error:
+        if HydraConfig.get().mode is RunMode.MULTIRUN and not cfg.fail_fast and not under_torchrun():
+            raise
+        raise JobError(error) from error
+
+
+class Job:
+    """A configuration, the directory of its run, and the processes that train it together."""
+
+    def __init__(self, config: Config, path: Path, choices: dict[str, str]) -> None:
+        self.config, self.choices = config, choices
+        self.plain = config.plain()
+        self.processes = Processes.join()
+        self.directory = Run(path) if self.processes.first else Onlooker(path)
+
+    def run(self) -> float:
+        """Skip a run that is over, resume one that is half done, else begin; return the result.
+
+        Raises:
+            UserError: a mistake in the settings, or an error in the run, which its log and its status then have.
+        """
+        with ExitStack() as stack:
+            try:
+                if (finished := self.processes.first_says(lambda: self._enter(stack))) is not None:
+                    return finished
+                import_what_trains()
+                return self._train()
+            except UserError:
+                raise
+            except Exception as error:
+                if disk_is_full(error):
+                    raise JobError(error) from error  # it would fail the other jobs of a sweep, too
+                self.directory.fail(error, self.plain, self.choices)
+                log.exception("the run failed")
+                what = one_line(f"{type(error).__name__}: {error}")
+                raise RunFailed(f"{what} (traceback in {self.directory.path / files.LOG})") from error
+
+    def _enter(self, stack: ExitStack) -> float | None:
+        """Lock the directory; the result of a run that is over."""
+        stack.enter_context(self.directory)
+        return None if self.config.overwrite else finished_before(self.directory.path, self.config)
+
+    def _train(self) -> float:
+        trainer = build(self.config, self.processes)
+        return self._record(trainer, self._begin(trainer))
+
+    def _begin(self, trainer: Trainer) -> list[Row]:
+        """Bring the trainer to where an earlier process left it; the metrics until then."""
+        from nested_lookahead.training.fit import COLUMNS
+
+        state = self.processes.first_says(lambda: None if self.config.overwrite else self.directory.load_checkpoint())
+        if state is None:
+            self.directory.start(self.plain, self.choices, COLUMNS)
+            return []
+        log.info("%s: resumed after step %d", self.directory.path, state["progress"]["step"])
+        metrics = self.directory.resume(state, self.plain, self.choices, COLUMNS)
+        trainer.load_state_dict(state)
+        return metrics
+
+    def _record(self, trainer: Trainer, metrics: list[Row]) -> float:
+        """Train on from what is in ``metrics``, write down what comes, and return the run's result."""
+        what = (label(self.plain), self.config.dataset.name, self.config.model.name, self.config.seed)
+        log.info("%s on %s, %s, seed %d (%s)", *what, trainer.hardware)
+        if self.processes.count > 1:
+            log.info("%d processes share each batch of %d", self.processes.count, self.config.batch_size)
+        trainer.hardware.reset_peak_memory()
+        bar = ProgressBar(trainer, self.config.progress and self.processes.first)
+        with bar, Signals() as signals:
+            recorder = Recorder(self.directory, trainer, signals, bar, 60 * self.config.checkpoint_minutes)
+            outcome = recorder.record(metrics, self.config)
+            name = {"label": label(self.plain), "id": identity(self.plain), "seed": self.config.seed}
+            summary = {**outcome, "run": name, **scores(metrics), **trainer.usage(), **environment()}
+            self.directory.finish(summary)
+        log.info(closing_text(summary, trainer, self.directory.path))
+        if signals.came:  # during the last evaluation; it is for the sweep
+            signals.obey()
+        return result_of(summary, self.config)
+
+
+class Recorder:
+    """Writes down what a trainer does: rows at evaluations; checkpoints there, now and then, and at a signal."""
+
+    def __init__(self, directory: Run, trainer: Trainer, signals: Signals, bar: ProgressBar, interval: float) -> None:
+        self.directory, self.trainer, self.signals, self.bar = directory, trainer, signals, bar
+        self.interval = interval
+        """Seconds between two checkpoints."""
+        self._saved = time.monotonic()
+
+    def record(self, metrics: list[Row], config: Config) -> dict[str, Any]:
+        """Train to the end; add the rows to ``metrics``; return how it ended."""
+        from nested_lookahead.training.fit import divergence, fit
+        from nested_lookahead.training.trainer import Diverged
+
+        try:
+            for rows in fit(self.trainer, config.evaluation, self.on_step):
+                self.directory.append(rows)
+                if divergence(rows) is None:  # else there would be nothing to go on from
+                    self.save()
+                metrics += rows
+                self.bar.on_evaluation(rows)
+                log.info(evaluation_line(self.trainer, rows))
+        except Diverged as error:
+            log.warning("diverged: %s", error)
+            return {"status": files.DIVERGED, "diverged": {"step": error.step, "cause": error.cause}}
+        return {"status": files.COMPLETED}
+
+    def on_step(self, trainer: Trainer) -> None:
+        self.bar.on_step(trainer)
+        if time.monotonic() - self._saved >= self.interval:
+            self.save()
+        if trainer.step % trainer.check_every == 0 or trainer.processes.count == 1:
+            self._stop_if_told()
+
+    def save(self) -> None:
+        self.directory.save_checkpoint(self.trainer.state_dict())
+        self._saved = time.monotonic()
+
+    def _stop_if_told(self) -> None:
+        if self.trainer.processes.any(self.signals.came):
+            self.save()
+            self.trainer.processes.wait()
+            log.warning("interrupted at step %d; the same command goes on from there", self.trainer.step)
+            self.signals.obey()
+
+
+def finished_before(path: Path, config: Config) -> float | None:
+    """The result of a run that is over; None if it is yet to be made or finished.
+
+    Raises:
+        UserError: the directory holds a run of another configuration.
+    """
+    try:
+        stored, summary = files.read_config(path), files.read_summary(path)
+        intact = summary is None or files.is_intact(path, summary)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("%s: its configuration or summary cannot be read (%s) and is written anew", path, error)
+        return None
+    if computed(stored) != computed(config.plain()):
+        raise UserError(f"{path}: holds a run of another configuration; move it away, or set overwrite=true")
+    if summary is None:
+        return None
+    if not intact:
+        log.warning("%s: its summary and metrics are not as they were written, and are made anew", path)
+        return None
+    log.info("%s: %s already, skipped (overwrite=true trains anew)", path, summary["status"])
+    return result_of(summary, config)
+
+
+def result_of(summary: dict[str, Any], config: Config) -> float:
+    """Final validation accuracy; NaN of a diverged run."""
+    if summary["status"] != files.COMPLETED:
+        return math.nan
+    return objective(summary, config.evaluation.weights)

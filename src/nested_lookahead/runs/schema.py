@@ -1,0 +1,227 @@
+"""The configuration: its types and ranges. The values are in ``conf/``.
+
+A group's own settings are not declared here: their names, types, ranges and defaults are those in the signature of what
+the group's ``_target_`` names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from nested_lookahead.errors import UserError
+from nested_lookahead.runs.identity import run_name
+from nested_lookahead.runs.typed import check_keys, require_keys, typed_settings, typed_value
+from nested_lookahead.runs.workers import jobs_at_once
+from nested_lookahead.settings import MISSING, Evaluation, Split, check_range, check_ranges, within
+from nested_lookahead.signatures import signature_of
+
+LAYER = "nested_lookahead.optim.Layer"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a group was set to: a function or class, by its dotted name, and the settings it is called with."""
+
+    name: str
+    target: str
+    settings: Mapping[str, Any]
+
+    def plain(self) -> dict[str, Any]:
+        return {"name": self.name, "_target_": self.target, **self.settings}
+
+
+@dataclass(frozen=True)
+class OptimizerChoice(Choice):
+    inner: Choice | None
+    """None of a plain optimizer."""
+
+    def plain(self) -> dict[str, Any]:
+        return super().plain() | ({} if self.inner is None else {"inner": self.inner.plain()})
+
+
+@dataclass(frozen=True)
+class DatasetChoice(Choice):
+    split: Split
+
+    def plain(self) -> dict[str, Any]:
+        return super().plain() | {"split": dict(vars(self.split))}
+
+
+@dataclass(frozen=True)
+class SchedulerChoice(Choice):
+    warmup: float
+    """Share of training in which the learning rate rises."""
+
+    def plain(self) -> dict[str, Any]:
+        return super().plain() | {"warmup": self.warmup}
+
+
+@dataclass
+class Config:
+    """All settings of a run. Hydra composes them with groups that are open; `resolve` makes these `Choice`s."""
+
+    optimizer: Any = MISSING
+    pullback: str = MISSING
+    dataset: Any = MISSING
+    model: Any = MISSING
+    augment: Any = MISSING
+    scheduler: Any = MISSING
+    epochs: int = within(">= 1")
+    batch_size: int = within(">= 1")
+    seed: int = within(">= 0")
+    lr: float | None = None
+    weight_decay: float | None = None
+    label_smoothing: float = within("in [0, 1)")
+    grad_clip: float | None = within("> 0")
+    precision: str = within("one of auto, fp32, bf16, fp16")
+    channels_last: bool | None = None
+    compile: bool = MISSING
+    evaluation: Evaluation = MISSING
+    device: str = MISSING
+    threads: int | None = within(">= 1")
+    study: str = MISSING
+    output_dir: str = MISSING
+    progress: bool = MISSING
+    overwrite: bool = MISSING
+    fail_fast: bool = MISSING
+    checkpoint_minutes: float = within(">= 0")
+
+    def plain(self) -> dict[str, Any]:
+        """Nested dictionaries of plain values, as a run directory's config.yaml has them."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        made = {key: value.plain() if isinstance(value, Choice) else value for key, value in values.items()}
+        return made | {"evaluation": dict(vars(self.evaluation))}
+
+
+def register() -> None:
+    """Make the schema and the resolvers known to Hydra; must come before it composes."""
+    ConfigStore.instance().store(group="hydra/schema", name="config", node=Config)
+    # The name of the directory in which Hydra runs a job, relative to the study's.
+    OmegaConf.register_new_resolver("run_name", lambda *, _root_: run_name(resolve(_root_).plain()), replace=True)
+    OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once, replace=True)
+
+
+def resolve(cfg: DictConfig) -> Config:
+    """The configuration, typed and checked.
+
+    Raises:
+        UserError: a key that there is not (``+key=value`` gets past Hydra) or is lacking, a value of another type or
+            out of range.
+    """
+    own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    values: Any = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    _check_typed(Config, values, "")
+    _check_typed(Evaluation, values["evaluation"], "evaluation.")
+    fed = {key: values[key] for key in ("lr", "weight_decay") if values[key] is not None}
+    chosen = {
+        "optimizer": _optimizer(values["optimizer"], fed),
+        "dataset": _dataset(values["dataset"]),
+        "model": Choice(*_choice("model", values["model"], passed=2)),  # shape, number of classes
+        "augment": Choice(*_choice("augment", values["augment"], passed=2)),  # images, generator
+        "scheduler": _scheduler(values["scheduler"]),
+        "evaluation": Evaluation(**values["evaluation"]),
+    }
+    config = Config(**values | chosen)
+    if config.optimizer.inner is None and config.pullback != "none":
+        raise UserError(
+            f"pullback={config.pullback}: optimizer={config.optimizer.name} has no slow weights to pull back "
+            "to; use pullback=none, or optimizer=lookahead, nested_lookahead or multilayer_lookahead"
+        )
+    return config
+
+
+def _check_typed(kind: type, node: dict[str, Any], path: str) -> None:
+    """Keys and ranges; Hydra has seen to the types."""
+    names = [setting.name for setting in fields(kind)]
+    check_keys(path, node, names)
+    require_keys(path, node, names)
+    check_ranges(kind, node, path)
+
+
+def _choice(group: str, node: dict[str, Any], passed: int, *others: str) -> tuple[str, str, dict[str, Any]]:
+    """Name, target, settings. ``others`` are keys of the group that its target is not called with."""
+    keys = ("name", "_target_", *others)
+    _check_group(group, node)
+    require_keys(f"{group}.", node, keys)
+    given = {key: value for key, value in node.items() if key not in keys}
+    target = str(node["_target_"])
+    return str(node["name"]), target, typed_settings(group, target, given, passed, keys)
+
+
+def _check_group(group: str, node: Any) -> None:
+    """Raises:
+    UserError: it was given a value where a choice belongs, such as ``optimizer.inner=adam``.
+    """
+    if not isinstance(node, dict):
+        raise UserError(f"{group}: is a group; choose as {group.replace('.', '/')}={node}")
+
+
+def _dataset(node: dict[str, Any]) -> DatasetChoice:
+    choice = _choice("dataset", node, 0, "split")
+    names = [setting.name for setting in fields(Split)]
+    check_keys("dataset.split.", node["split"], names)
+    require_keys("dataset.split.", node["split"], names)
+    types = signature_of(f"{Split.__module__}.{Split.__name__}")
+    assert types is not None
+    split = {
+        name: typed_value(f"dataset.split.{name}", types.settings[name].type, value)
+        for name, value in node["split"].items()
+    }
+    check_ranges(Split, split, "dataset.split.")
+    return DatasetChoice(*choice, Split(**split))
+
+
+def _scheduler(node: dict[str, Any]) -> SchedulerChoice:
+    choice = _choice("scheduler", node, 1, "warmup")  # progress
+    warmup = typed_value("scheduler.warmup", float, node["warmup"])
+    check_range("scheduler.warmup", warmup, "in [0, 1)")
+    return SchedulerChoice(*choice, warmup)
+
+
+def _optimizer(node: dict[str, Any], fed: dict[str, Any]) -> OptimizerChoice:
+    """With the top level's learning rate and weight decay, whether it is plain or has an inner one."""
+    _check_group("optimizer", node)
+    if "inner" not in node:
+        return OptimizerChoice(*_torch_optimizer("optimizer", node | fed), None)
+    _check_group("optimizer.inner", node["inner"])
+    inner = Choice(*_torch_optimizer("optimizer.inner", node["inner"] | fed))
+    name, target, settings = _choice("optimizer", node, 1, "inner")  # the inner optimizer
+    return OptimizerChoice(name, target, _one_spelling(settings), inner)
+
+
+def _torch_optimizer(group: str, node: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    """A setting that is null is not passed on: there are optimizers without weight decay, say."""
+    further = node.get("kwargs") or {}
+    plain = {key: value for key, value in node.items() if key != "kwargs"} | further
+    null = {key: None for key, value in plain.items() if value is None}
+    name, target, settings = _choice(group, {k: v for k, v in plain.items() if k not in null}, 1)  # parameters
+    # By its class, so that two of them look different.
+    name = target.rpartition(".")[2].lower() if name == "custom" else name
+    return name, target, settings | null
+
+
+def _one_spelling(settings: dict[str, Any]) -> dict[str, Any]:
+    """For what has several: [5, 1] and [5, 1.0]; [reset, reset] and reset; [reset, none] and reset_inner."""
+    made = dict(settings)
+    if isinstance(layers := made.get("layers"), list):
+        types = signature_of(LAYER)
+        assert types is not None
+        kinds = list(types.settings.values())
+        made["layers"] = [
+            [float(value) if kinds[i].type is float and type(value) is int else value for i, value in enumerate(layer)]
+            if isinstance(layer, list) and len(layer) <= len(kinds)
+            else layer
+            for layer in layers
+        ]
+    modes = made.get("pullback")
+    if isinstance(modes, list) and len(modes) == (len(made["layers"]) if "layers" in made else 2):
+        if len(set(modes)) == 1:
+            made["pullback"] = modes[0]
+        elif len(modes) == 2 and "none" in modes:
+            made["pullback"] = f"{modes[0]}_inner" if modes[1] == "none" else f"{modes[1]}_outer"
+    return made

@@ -1,0 +1,105 @@
+"""Signals: a run saves before it obeys one, and a sweep passes it on to its workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from nested_lookahead.errors import Interrupted
+from nested_lookahead.runs import files
+
+
+class Signals:
+    """Lets signals end a run when its state is whole: at the end of a step, when it looks here whether one `came`.
+
+    In a ``with`` block, SIGINT and SIGTERM (a cluster's warning) wait to be obeyed, and SIGUSR1 and SIGUSR2 where
+    somebody listens to them. A second one, other than a repetition within a second, ends the process at once. Does
+    nothing in a thread other than the main one, where Python allows no signal handlers.
+    """
+
+    def __init__(self) -> None:
+        self._received: list[tuple[int, float]] = []
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        names = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+        for signum in [getattr(signal, name) for name in names if hasattr(signal, name)]:
+            handler = signal.getsignal(signum)
+            if handler is not signal.SIG_IGN and (signum in (signal.SIGINT, signal.SIGTERM) or callable(handler)):
+                try:
+                    self._before[signum] = signal.signal(signum, self._receive)
+                except ValueError:
+                    break
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if self._received and time.monotonic() - self._received[0][1] > 1:
+            signal.signal(signum, self._before[signum])
+            os.kill(os.getpid(), signum)
+        self._received.append((signum, time.monotonic()))
+
+    @property
+    def came(self) -> bool:
+        return bool(self._received)
+
+    def obey(self) -> None:
+        """Call the handler that the signal had before (submitit's, to queue the job again), and go on if it returns.
+
+        Raises:
+            Interrupted: it had none.
+        """
+        signum = self._received[0][0] if self._received else int(signal.SIGTERM)  # one of several processes had it
+        self._received.clear()
+        handler = self._before.get(signum)
+        if callable(handler) and handler is not signal.default_int_handler:
+            handler(signum, None)
+        else:
+            raise Interrupted(signum)
+
+
+@contextmanager
+def stopping_workers(paths: Sequence[Path]) -> Iterator[None]:
+    """Pass SIGINT and SIGTERM on to this process's workers, and leave when their runs are saved.
+
+    Raises:
+        Interrupted: a signal came.
+    """
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)  # a second signal ends this process at once
+        ours: dict[Path, int] = {}
+        for path in paths:
+            status = files.read_status(path)
+            if (status.get("host"), status.get("parent")) == (socket.gethostname(), os.getpid()):
+                ours[path] = status["pid"]
+        running = {path: pid for path, pid in ours.items() if (path / files.LOCK).exists()}
+        for pid in running.values():
+            os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + 60
+        while any((path / files.LOCK).exists() for path in running) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        raise Interrupted(signum)
+
+    before: dict[int, Any] = {}
+    try:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            before[signum] = signal.signal(signum, stop)
+    except ValueError:
+        before.clear()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,189 @@
+"""Around all runs of a sweep: launch, relaunch, wait, report."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import Timeout
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+
+from nested_lookahead.command import explain, one_line
+from nested_lookahead.errors import Busy, UserError
+from nested_lookahead.runs import files
+from nested_lookahead.runs.directory import holder, lock_of
+from nested_lookahead.runs.job import finished_before, result_of
+from nested_lookahead.runs.schema import Config
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class PlannedRun:
+    """One run of a sweep."""
+
+    overrides: list[str]
+    path: Path | None = None
+    """Its run directory; None where the settings cannot be resolved."""
+    config: Config | None = None
+    refused: Exception | None = None
+    """Why they cannot; its launch will say so, too."""
+    result: JobReturn | None = None
+
+    def is_over(self, since: float) -> bool:
+        """Whether its run has ended: since then or, unless it is overwritten, at all."""
+        finished = finished_at(self.path) if self.path else None
+        return finished is not None and (finished >= since or not (self.config is not None and self.config.overwrite))
+
+    def objective(self, since: float) -> float | None:
+        """Its result, None if it is not over."""
+        if self.path is None or self.config is None or not self.is_over(since):
+            return None
+        try:
+            summary = files.read_summary(self.path)
+            return None if summary is None else result_of(summary, self.config)
+        except (ValueError, KeyError, TypeError):  # not one of ours: its launch will say so
+            return None
+
+    def look(self, since: float) -> None:
+        """Take the result from the run directory if the run is over."""
+        if self.path is None or self.config is None or not self.is_over(since):
+            return
+        try:
+            value = finished_before(self.path, self.config)
+        except UserError:  # likewise
+            return
+        if value is not None:
+            self.result = JobReturn(overrides=self.overrides, status=JobStatus.COMPLETED, _return_value=value)
+
+    def outcome(self, since: float) -> str:
+        """completed, resumed, diverged: since then; skipped: before; failed; unfinished."""
+        if self.error(since):
+            return "failed"
+        finished = finished_at(self.path) if self.path else None
+        if self.path is None or finished is None:
+            return "unfinished"
+        if finished < since:
+            return "skipped"
+        status = files.read_status(self.path)
+        return "resumed" if status["status"] == files.COMPLETED and status.get("resumed") else str(status["status"])
+
+    def error(self, since: float) -> str | None:
+        """Why it failed, in one line; None if it has not."""
+        if self.result is not None:
+            error = self.result._return_value
+            failed = self.result.status is not JobStatus.COMPLETED
+            return explain(error) or one_line(f"{type(error).__name__}: {error}") if failed else None
+        if self.path is not None and (_modified(self.path / files.STATUS) or 0) >= since:  # it has ended the sweep
+            status = files.read_status(self.path)
+            return one_line(f"{status['error']}") if status["status"] == files.FAILED else None
+        return None
+
+
+def finished_at(path: Path) -> float | None:
+    """When a run ended, seconds since the epoch; None if it has not."""
+    return _modified(path / files.SUMMARY)
+
+
+def _modified(file: Path) -> float | None:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return None
+
+
+Launch = Callable[[list[list[str]]], Sequence[JobReturn]]
+
+
+def run_all(jobs: Sequence[PlannedRun], launch: Launch, since: float) -> None:
+    """Launch what is not finished until every job has a result.
+
+    Runs that another process has in hand are left to it while there is anything else to do; then they are waited for,
+    and launched once they are free: finished, or given up. When an engine breaks off because a worker process died,
+    it launches again: runs resume.
+
+    Raises:
+        UserError: an engine broke off three times in a row without a run coming to its end.
+    """
+    broken, done = 0, -1
+    while True:
+        for job in jobs:
+            if job.result is None:
+                job.look(since)
+        todo = [job for job in jobs if job.result is None]
+        if not todo:
+            return
+        try:
+            results = launch([job.overrides for job in todo])
+        except Exception as error:
+            if not _is_broken_engine(error):
+                raise
+            finished = sum(job.path is not None and finished_at(job.path) is not None for job in jobs)
+            broken, done = (broken + 1 if finished == done else 1), finished
+            if broken == 3:
+                raise UserError(
+                    "worker processes died three times in a row without finishing a run (is there enough memory?): "
+                    f"{one_line(str(error))}; the same command goes on"
+                ) from None
+            log.warning("a worker process died; its runs go on from their last checkpoints")
+            continue
+        busy = []
+        for job, result in zip(todo, results, strict=True):
+            if isinstance(result._return_value, Busy):
+                busy.append(job)
+            else:
+                job.result = result
+        if busy:
+            _wait_for_one([job.path for job in busy if job.path is not None])
+
+
+def _is_broken_engine(error: Exception) -> bool:
+    """Whether worker processes failed, rather than what they were given."""
+    return isinstance(error, BrokenExecutor) or type(error).__module__.partition(".")[0] in ("submitit", "ray")
+
+
+def _wait_for_one(paths: Sequence[Path]) -> None:
+    """Until a run that other processes have in hand is free."""
+    locks = [lock_of(path) for path in paths]
+    log.info("%d of the runs in progress elsewhere: waiting (%s: %s)", len(paths), paths[0], holder(locks[0]))
+    while True:
+        for lock in locks:
+            try:
+                lock.acquire(timeout=0)
+            except (Timeout, OSError):
+                continue
+            lock.release()
+            return
+        time.sleep(1)
+
+
+def report(jobs: Sequence[PlannedRun], since: float) -> str:
+    """A sweep's end: how many runs ended how and, for each failed one, why and how to repeat it.
+
+    ``since`` is when the sweep began, seconds since the epoch.
+    """
+    outcomes = [job.outcome(since) for job in jobs]
+    names = ("completed", "resumed", "skipped", "diverged", "failed", "unfinished")
+    counts = {name: outcomes.count(name) for name in names}
+    lines = [f"{len(jobs)} runs: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count)]
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        if outcome == "failed":
+            lines.append(f"failed: {job.error(since)}")
+            overrides = [part for part in filter_overrides(job.overrides) if not part.startswith("hydra.")]
+            lines.append(f"  again: python {Path(sys.argv[0]).name} {shlex.join([*overrides, 'hydra.mode=RUN'])}")
+    return "\n".join(lines)
+
+
+def raise_if_failed(jobs: Sequence[PlannedRun]) -> None:
+    """Raises:
+    UserError: at least one job of the sweep failed.
+    """
+    failed = sum(job.result is not None and job.result.status is not JobStatus.COMPLETED for job in jobs)
+    if failed:
+        raise UserError(f"{failed} of {len(jobs)} runs failed; the others are recorded, and the same command goes on")

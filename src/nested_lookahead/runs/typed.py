@@ -1,0 +1,92 @@
+"""Plain values of a configuration held against the signature of what they are passed to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import field, make_dataclass
+from functools import cache
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nested_lookahead.errors import UserError, unknown_key
+from nested_lookahead.settings import MISSING, check_range
+from nested_lookahead.signatures import REQUIRED, signature_of
+
+
+def typed_settings(
+    group: str, target: str, given: dict[str, Any], passed: int, others: Iterable[str]
+) -> dict[str, Any]:
+    """Settings with the types of the target's signature: 1 becomes 1.0 where a float is wanted.
+
+    Args:
+        group: whose settings they are, for messages.
+        target: dotted name of a function or class; where its source cannot be read, anything goes.
+        passed: number of leading arguments that are passed by position.
+        others: keys that the group has besides.
+
+    Raises:
+        UserError: a key that the target does not take, one that it needs and is not there, a value of another type
+            or outside its range.
+    """
+    signature = signature_of(target)
+    if signature is None:
+        return given
+    settings = signature.less(passed).settings
+    if not signature.open:
+        for key in given.keys() - settings.keys():
+            known = [*others, *(given.keys() & settings.keys())]
+            raise UserError(unknown_key(f"{group}.{key}", known, settings))
+    for key, setting in settings.items():
+        if setting.default is REQUIRED and key not in given:
+            raise UserError(f"{group}.{key}: missing; {target} needs it")
+    made = dict(given)
+    for key in given.keys() & settings.keys():
+        made[key] = typed_value(f"{group}.{key}", settings[key].type, given[key])
+        if (allowed := settings[key].range) is not None:
+            check_range(f"{group}.{key}", made[key], allowed)
+    return made
+
+
+def typed_value(key: str, kind: Any, value: Any) -> Any:
+    """The value as one of this type, as OmegaConf converts it.
+
+    Raises:
+        UserError: it cannot be converted.
+    """
+    if kind is Any or type(value) is kind:
+        return value
+    if (node := _node_of(kind)) is None:
+        return value
+    try:
+        return OmegaConf.to_container(OmegaConf.merge(node, {"value": value}))["value"]  # type: ignore[index, call-overload]
+    except OmegaConfBaseException as error:
+        raise UserError(f"{key}: {str(error.msg or error).splitlines()[0]}") from error
+
+
+@cache
+def _node_of(kind: Any) -> Any:
+    """A configuration with one value of this type; None of a type that OmegaConf does not know."""
+    try:
+        return OmegaConf.structured(make_dataclass("Typed", [("value", kind, field(default=MISSING))]))
+    except OmegaConfBaseException:
+        return None
+
+
+def check_keys(path: str, node: Mapping[str, Any], allowed: list[str]) -> None:
+    """Raises:
+    UserError: a key that is not allowed.
+    """
+    for key in node:
+        if key not in allowed:
+            raise UserError(unknown_key(f"{path}{key}", allowed))
+
+
+def require_keys(path: str, node: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Raises:
+    UserError: a key is not there, as after ``~key``.
+    """
+    for key in keys:
+        if key not in node:
+            raise UserError(f"{path}{key}: missing")
