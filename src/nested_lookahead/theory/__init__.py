@@ -1,23 +1,18 @@
 """Exact theory of Lookahead at any depth in the noisy quadratic model; ``python -m nested_lookahead.theory --help``."""
 
+from nested_lookahead.tasks.spectrum import power_law
 from nested_lookahead.theory.moments import (
     Cycle,
     Moments,
-    Rule,
-    State,
-    Transition,
     cycles,
     excess_risk,
-    lookahead_rule,
     moments,
-    momentum_moments,
-    power_law,
     scheduled_moments,
     steady_variance,
-    trajectory,
-    transitions,
 )
-from nested_lookahead.theory.published import published_rule
+from nested_lookahead.theory.momentum import State, Transition, momentum_moments, transitions
+from nested_lookahead.theory.replica import replica_rule
+from nested_lookahead.theory.rules import Rule, lookahead_rule, trajectory
 
 __all__ = [
     "Cycle",
@@ -31,7 +26,7 @@ __all__ = [
     "moments",
     "momentum_moments",
     "power_law",
-    "published_rule",
+    "replica_rule",
     "scheduled_moments",
     "steady_variance",
     "trajectory",

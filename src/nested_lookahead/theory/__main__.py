@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nested_lookahead.errors import UserError, run_command
+from nested_lookahead.command import run_command
+from nested_lookahead.errors import UserError
 
 
 def parse() -> argparse.Namespace:
@@ -61,7 +62,7 @@ def main() -> None:
         "risk": risks,
         "scales": findings.two_time_scales(),
         "evaluated": findings.evaluated(),
-        "published": findings.published_table(),
+        "replica": findings.replica_table(),
     }
     if options.momentum:
         tables["momentum"] = findings.momentum_table(problem, middle, watch)

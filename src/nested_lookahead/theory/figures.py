@@ -12,22 +12,16 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from nested_lookahead.analysis.figures.style import METHOD_COLORS, SMALL, STYLE, grid, new_figure
-from nested_lookahead.theory.findings import (
-    METHODS,
-    STANDARD,
-    Watch,
-    least_variance,
-    rate_for,
-    unwatched,
-)
+from nested_lookahead.drawing import SMALL, STYLE, grid, new_figure
+from nested_lookahead.methods import METHODS
+from nested_lookahead.theory.findings import BY_DEPTH, STANDARD, Watch, least_variance, rate_for, unwatched
 from nested_lookahead.theory.moments import cycles, moments, steady_variance
 from nested_lookahead.theory.tuning import Problem, Tuned, tune
 
 COLORS = dict(
     zip(
-        METHODS,
-        (METHOD_COLORS[name] for name in ("sgd", "lookahead", "nested_lookahead", "multilayer_lookahead")),
+        BY_DEPTH,
+        (METHODS[name].color for name in ("sgd", "lookahead", "nested_lookahead", "multilayer_lookahead")),
         strict=True,
     )
 )
@@ -138,9 +132,9 @@ def two_scales_bound() -> Figure:
 
 def along_the_cycle(lr: float = 0.1) -> Figure:
     """Variance of fast, slow and outer weights at each step of a cycle of Nested Lookahead, in the steady state."""
-    layers = STANDARD
+    (k, _), (s, _) = layers = STANDARD
     at_sync = steady_variance(lr, layers)
-    steps = np.arange(51)
+    steps = np.arange(2 * k * s + 1)
     with mpl.rc_context(STYLE):
         figure, (ax,) = new_figure(1, 1, 2.9, width=5.6)
         names = ("fast weights", "inner slow weights", "outer slow weights")
@@ -148,34 +142,22 @@ def along_the_cycle(lr: float = 0.1) -> Figure:
         for weights, (name, color) in enumerate(zip(names, colors, strict=True)):
             values = [float(moments(lr, layers, int(step), 0.0, at_sync, weights=weights).variance) for step in steps]
             ax.step(steps, values, where="post", color=color, lw=1.4)
-            ax.annotate(
-                name,
-                (50, values[24]),
-                (5, 0),
-                textcoords="offset points",
-                color=color,
-                va="center",
-                fontsize=SMALL,
-                annotation_clip=False,
-            )
-        ax.axhline(float(steady_variance(lr, ())), color="#595959", lw=0.8, ls=":")
-        ax.annotate(
-            "SGD",
-            (50, float(steady_variance(lr, ()))),
-            (5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=SMALL,
-            color="#595959",
-            annotation_clip=False,
-        )
-        ax.set_xlabel("fast steps (two cycles of k = s = 5)")
+            _name_beside(ax, name, steps[-1], values[k * s - 1], color)
+        sgd = float(steady_variance(lr, ()))
+        ax.axhline(sgd, color="#595959", lw=0.8, ls=":")
+        _name_beside(ax, "SGD", steps[-1], sgd, "#595959")
+        ax.set_xlabel(f"fast steps (two cycles of k = {k}, s = {s})")
         ax.set_ylabel("variance / σ²")
         ax.set_ylim(0)
-        ax.set_xlim(0, 50)
+        ax.set_xlim(0, steps[-1])
         grid(ax)
         figure.suptitle(f"What is evaluated, and when: steady variance at γ = {lr:g}", x=0.01, ha="left")
     return figure
+
+
+def _name_beside(ax: Axes, name: str, x: float, y: float, color: str) -> None:
+    place: Any = {"xytext": (5, 0), "textcoords": "offset points", "annotation_clip": False}
+    ax.annotate(name, (x, y), color=color, va="center", fontsize=SMALL, **place)
 
 
 def nested_over_lookahead(problem: Problem, steps: int, lookahead: Tuned, watch: Watch = unwatched) -> Figure:

@@ -9,14 +9,20 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from nested_lookahead.theory.moments import Layers, cycles, lookahead_rule, moments, steady_variance, trajectory
-from nested_lookahead.theory.published import published_rule
+from nested_lookahead.signatures import defaults_of
+from nested_lookahead.theory.checks import Layers
+from nested_lookahead.theory.moments import cycles, moments, steady_variance
+from nested_lookahead.theory.replica import replica_rule
+from nested_lookahead.theory.rules import lookahead_rule, trajectory
 from nested_lookahead.theory.tuning import Problem, Tuned, divisors, periods_of, tune
 
-METHODS = ("SGD", "best Lookahead", "best nested", "best of three layers")
-"""By number of layers."""
+BY_DEPTH = ("SGD", "best Lookahead", "best nested", "best of three layers")
+"""The methods, by number of layers."""
 
-STANDARD: Layers = ((5, 0.5), (5, 0.5))
+_NESTED = defaults_of("nested_lookahead.optim.NestedLookahead")
+
+STANDARD: Layers = ((_NESTED["k"], _NESTED["alpha"]), (_NESTED["s"], _NESTED["h"]))
+"""The papers' setting: k = s = 5, α = h = 0.5."""
 
 Watch = Callable[[Sequence[Any], str], Iterable[Any]]
 """Goes through a list, and may show how far it is."""
@@ -58,14 +64,14 @@ def best(problem: Problem, steps: int, depth: int, watch: Watch = unwatched, mom
     if depth > 1 and momentum != 0:  # a hundred times the work
         every = [periods for periods in every if all(k in (2, 5, 10, 20, 50) for k in periods)]
     found = [
-        tune(problem, steps, periods, momentum) for periods in watch(every, f"{METHODS[min(depth, 2)]}, T = {steps}")
+        tune(problem, steps, periods, momentum) for periods in watch(every, f"{BY_DEPTH[min(depth, 2)]}, T = {steps}")
     ]
     found.sort(key=lambda tuned: tuned.risk)
     if depth < 3:
         return found[0]
     pairs = [tuple(k for k, _ in tuned.layers) for tuned in found[:10]]
     triples = sorted({(*pair, k) for pair in pairs for k in divisors(steps // int(np.prod(pair))) if k > 1})
-    third = [tune(problem, steps, periods, momentum) for periods in watch(triples, f"{METHODS[3]}, T = {steps}")]
+    third = [tune(problem, steps, periods, momentum) for periods in watch(triples, f"{BY_DEPTH[3]}, T = {steps}")]
     return min([found[0], *third], key=lambda tuned: tuned.risk)
 
 
@@ -81,7 +87,7 @@ def horizon_table(
     """Excess risk of each method, everything tuned for each horizon; and what was chosen, by (method, horizon)."""
     chosen: dict[Any, Tuned] = {}
     for steps in horizons:
-        for depth, method in enumerate(METHODS):
+        for depth, method in enumerate(BY_DEPTH):
             if depth < 3 or steps <= 1000:
                 chosen[method, steps] = best(problem, steps, depth, watch)
         if steps <= 1000:
@@ -120,9 +126,9 @@ def rate_for(layers: Layers, slow_rate: float, curvature: float) -> float:
 def two_time_scales(slow_rate: float = 1e-4, curvature: float = 0.001) -> Table:
     """Steady variance of the fast mode where all methods move the slow one equally fast."""
     tried = [((k, round(float(alpha), 2)),) for k in (2, 5, 10, 20, 50) for alpha in np.arange(0.05, 1.0, 0.01)]
-    named: list[tuple[str, Layers]] = [("SGD", ()), ("Lookahead (5, 0.5)", ((5, 0.5),))]
+    named: list[tuple[str, Layers]] = [("SGD", ()), (f"Lookahead {STANDARD[0]}", STANDARD[:1])]
     least = min(tried, key=lambda layers: _fast_variance(layers, slow_rate, curvature))
-    named += [(f"Lookahead {least[0]}, best of a grid", least), ("nested (5, 0.5), (5, 0.5)", STANDARD)]
+    named += [(f"Lookahead {least[0]}, best of a grid", least), (f"nested {', '.join(map(str, STANDARD))}", STANDARD)]
     rows = [
         (name, f"{rate_for(layers, slow_rate, curvature):.6f}", f"{_fast_variance(layers, slow_rate, curvature):.10f}")
         for name, layers in named
@@ -162,16 +168,20 @@ def momentum_table(problem: Problem, steps: int, watch: Watch = unwatched) -> Ta
     rows = []
     for name, momentum in (("μ = 0.9", 0.9), ("μ tuned", None)):
         found = [best(problem, steps, depth, watch, momentum) for depth in (0, 1, 2)]
-        for method, tuned in zip(METHODS, found, strict=False):
+        for method, tuned in zip(BY_DEPTH, found, strict=False):
             gain = 1 - tuned.risk / found[1].risk
             rows.append((f"{method}, {name}", f"{tuned.risk:.6f}", f"{100 * gain:+.1f}%", described(tuned)))
     return Table(f"With momentum, T = {steps}", ("", "excess risk", "below best Lookahead", "settings"), rows)
 
 
-def published_table(lr: float = 0.1, steps: int = 50) -> Table:
+def replica_table(lr: float = 0.1, steps: int = 50) -> Table:
     """One coordinate, a = σ² = x₀ = 1: what the published script computed, and what Nested Lookahead computes."""
+    (k, alpha), (s, h) = STANDARD
     rows = []
-    for name, rule in (("the published rule", published_rule()), ("Nested Lookahead", lookahead_rule(STANDARD))):
+    for name, rule in (
+        ("the published rule", replica_rule(k, s, alpha, h)),
+        ("Nested Lookahead", lookahead_rule(STANDARD)),
+    ):
         *_, (mean, covariance) = trajectory([lr] * steps, rule)
         rows.append((name, f"{mean[0]:.4f}", f"{covariance[0, 0]:.4f}"))
     return Table(f"The published rule, after {steps} steps at γ = {lr}", ("", "mean", "variance"), rows)

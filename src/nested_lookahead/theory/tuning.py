@@ -10,18 +10,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from nested_lookahead.theory.moments import (
-    Array,
-    Layers,
-    Moments,
-    State,
-    excess_risk,
-    moments,
-    momentum_moments,
-    power_law,
-    scheduled_moments,
-    transitions,
-)
+from nested_lookahead.tasks.spectrum import power_law
+from nested_lookahead.theory.checks import Array, Layers
+from nested_lookahead.theory.moments import Moments, excess_risk, moments, scheduled_moments
+from nested_lookahead.theory.momentum import State, momentum_moments, transitions
 
 LEAST_ALPHA = 0.001
 MOST_MOMENTUM = 0.999

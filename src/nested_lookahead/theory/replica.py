@@ -1,13 +1,14 @@
-"""The exact moments of `nested_lookahead.PublishedNestedLookahead`, which is linear, too."""
+"""The exact moments of `nested_lookahead.NestedLookaheadReplica`, which is linear, too."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from nested_lookahead.theory.moments import Array, Rule
+from nested_lookahead.theory.checks import Array
+from nested_lookahead.theory.rules import Rule
 
 
-def published_rule(k: int = 5, s: int = 5, alpha: float = 0.5, h: float = 0.5, pullback: str = "none") -> Rule:
+def replica_rule(k: int, s: int, alpha: float, h: float, pullback: str = "none") -> Rule:
     """What the published script did around SGD: the vector is (x, b, φ, 0, ω, 0)."""
 
     def sync(step: int) -> Array | None:
