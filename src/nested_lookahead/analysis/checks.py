@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from nested_lookahead.analysis.collect import PUBLISHED
-from nested_lookahead.analysis.compare import Task
+from nested_lookahead.analysis.run_rows import REFERENCE
+from nested_lookahead.analysis.task import Task
 
 VARYING = {
     "commit": "code versions",
@@ -31,7 +31,7 @@ class Finding:
 
 def check(task: Task) -> list[Finding]:
     """What speaks against comparing a task's runs."""
-    runs = task.runs[task.runs["source"] != PUBLISHED]
+    runs = task.runs[task.runs["source"] != REFERENCE]
     found = []
     for column, what in VARYING.items():
         counts = runs[column].astype(str).value_counts()
@@ -85,7 +85,7 @@ def _missing_cells(task: Task) -> str:
 
 def _chosen_on_these_seeds(task: Task) -> str | None:
     """The banner for a best setting that is chosen on the seeds it is reported on."""
-    several = task.groups[task.groups["source"] != PUBLISHED].groupby("label").size()
+    several = task.groups[task.groups["source"] != REFERENCE].groupby("label").size()
     several = several[several > 1]
     if several.empty:
         return None

@@ -6,50 +6,38 @@ from typing import Any
 
 import pandas as pd
 
-from nested_lookahead.records import BOOKKEEPING, FEEDERS
+from nested_lookahead.analysis.run_rows import REFERENCE
+from nested_lookahead.methods import METHODS, method
+from nested_lookahead.runs.identity import BOOKKEEPING, FEEDERS
 
-NAMES = {
-    "sgd": "SGD",
-    "nesterov": "Nesterov",
-    "adam": "Adam",
-    "adamw": "AdamW",
-    "nadam": "NAdam",
-    "radam": "RAdam",
-    "rmsprop": "RMSprop",
-    "adagrad": "Adagrad",
-    "lookahead": "Lookahead",
-    "nested_lookahead": "Nested Lookahead",
-    "multilayer_lookahead": "Multilayer Lookahead",
-    "published_nested_lookahead": "Nested Lookahead as published",
-}
-SYMBOLS = {
-    "optimizer.lr": "lr",
-    "optimizer.inner.lr": "lr",
-    "optimizer.k": "k",
-    "optimizer.alpha": "α",
-    "optimizer.s": "s",
-    "optimizer.h": "h",
-    "optimizer.layers": "layers",
-    "optimizer.pullback": "pullback",
-}
-"""Settings that a table always shows, where a method has them."""
+SYMBOLS = {"alpha": "α"}
+"""Settings that the papers write otherwise; any other is called by its key."""
+
+LEARNING_RATES = ("optimizer.lr", "optimizer.inner.lr")
+PULLBACK = "optimizer.pullback"
+FIRST = (*LEARNING_RATES, *(f"optimizer.{key}" for key in ("k", "alpha", "s", "h", "layers")))
+"""In this order; a method's further settings follow."""
 
 SAID_ELSEWHERE = ("optimizer.name", "optimizer.inner.name", "dataset.name", "model.name", "seed", *FEEDERS)
 """Keys whose values the method's or the task's name already has, or that a group does not share."""
 
 
-def method_name(method: str, inner: str) -> str:
-    """Such as ``Nested Lookahead (Adam)``."""
-    name = NAMES.get(method, method)
-    return f"{name} ({NAMES.get(inner, inner)})" if inner else name
+def method_name(name: str, inner: str, source: str = "") -> str:
+    """Such as ``Nested Lookahead (Adam)``; published numbers are said to be so."""
+    full = method(name).shown + (f" ({method(inner).shown})" if inner else "")
+    return f"published {full}" if source == REFERENCE else full
+
+
+def method_names(groups: pd.DataFrame) -> list[str]:
+    """Of each group (row)."""
+    return [method_name(*row) for row in zip(groups["method"], groups["inner"], groups["source"], strict=True)]
 
 
 def in_order(groups: pd.DataFrame) -> pd.DataFrame:
-    """Groups by method, in the order of `NAMES`, then by pullback and by the values of their settings."""
-    order = {name: rank for rank, name in enumerate(NAMES)}
-    ranked = groups.assign(
-        method=groups["method"].map(order).fillna(len(order)), inner=groups["inner"].map(order).fillna(-1)
-    )
+    """Groups by method, in the order of `METHODS`, then by pullback and by the values of their settings."""
+    others = sorted({*groups["method"], *groups["inner"]} - {*METHODS, ""})
+    order = {name: rank for rank, name in enumerate(["", *METHODS, *others])}
+    ranked = groups.assign(method=groups["method"].map(order), inner=groups["inner"].map(order))
     keys = ["method", "inner", "pullback", *(f"config.{key}" for key in setting_keys(groups))]
     return groups.loc[ranked.sort_values(keys, key=_comparable).index]
 
@@ -62,7 +50,27 @@ def setting_keys(groups: pd.DataFrame) -> list[str]:
     """Keys of the flattened configuration that set something, the optimizers' own first."""
     keys = [str(c).removeprefix("config.") for c in groups.columns if str(c).startswith("config.")]
     keys = [key for key in keys if key not in (*SAID_ELSEWHERE, *BOOKKEEPING) and not key.endswith("_target_")]
-    return [key for key in SYMBOLS if key in keys] + [key for key in keys if key not in SYMBOLS]
+    main = main_keys(groups)
+    return main + [key for key in keys if key not in main]
+
+
+def main_keys(groups: pd.DataFrame) -> list[str]:
+    """Learning rates, and the settings of what is wrapped around an inner optimizer: periods, step sizes, pullback.
+
+    They are read off the configurations: a method's new setting is one of them by itself.
+    """
+    wrapped = groups.loc[groups["inner"] != ""]
+    own = [str(column).removeprefix("config.") for column in groups.columns if _is_of_wrapper(wrapped, str(column))]
+    last = [key for key in own if key == PULLBACK]
+    first = [key for key in FIRST if key in own or (key in LEARNING_RATES and f"config.{key}" in groups)]
+    return first + [key for key in own if key not in (*first, *last)] + last
+
+
+def _is_of_wrapper(wrapped: pd.DataFrame, column: str) -> bool:
+    key = column.removeprefix("config.optimizer.")
+    if key == column or key.startswith("inner.") or key.endswith("_target_") or key == "name":
+        return False
+    return bool(wrapped[column].notna().any())
 
 
 def settings(groups: pd.DataFrame, always: bool) -> pd.Series[str]:
@@ -71,6 +79,7 @@ def settings(groups: pd.DataFrame, always: bool) -> pd.Series[str]:
     With ``always``, the periods, step sizes and pullback too where they are the same in all.
     """
     texts = pd.Series("", index=groups.index)
+    main = main_keys(groups)
     for key in setting_keys(groups):
         column = groups[f"config.{key}"]
         texts_of = column.astype(str)
@@ -81,11 +90,19 @@ def settings(groups: pd.DataFrame, always: bool) -> pd.Series[str]:
             varies = pd.Series(
                 [known.ne(known.iloc[0]).any() if len(known) else False] * len(groups), index=groups.index
             )
-        shown = column.notna() & (varies | (always and key in SYMBOLS))
-        symbol = SYMBOLS.get(key) or key.removeprefix("optimizer.").removeprefix("inner.").removesuffix(".name")
-        texts[shown] += column[shown].map(lambda value, symbol=symbol: f" {_setting(symbol, value)}")
+        if always and key in main:
+            varies = varies | (groups["inner"] != "") | (key in LEARNING_RATES)
+        shown = column.notna() & varies
+        texts[shown] += column[shown].map(lambda value, key=key: f" {setting(key, value)}")
     return texts.str.strip()
 
 
-def _setting(symbol: str, value: object) -> str:
-    return f"{symbol}={value:g}" if isinstance(value, float) else f"{symbol}={value}"
+def symbol(key: str) -> str:
+    """What a setting is called."""
+    name = key.removeprefix("optimizer.").removeprefix("inner.").removesuffix(".name")
+    return SYMBOLS.get(name, name)
+
+
+def setting(key: str, value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{symbol(key)}={text or 'not set'}"

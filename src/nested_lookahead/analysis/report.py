@@ -14,10 +14,12 @@ from typing import Any
 
 import pandas as pd
 
-from nested_lookahead.analysis import checks, compare, figures, page, tables
-from nested_lookahead.analysis.collect import PUBLISHED, Study
-from nested_lookahead.analysis.compare import Task
+from nested_lookahead.analysis import checks, figures, page, tables
+from nested_lookahead.analysis.budget import budget
+from nested_lookahead.analysis.collect import Study
 from nested_lookahead.analysis.labels import setting_keys
+from nested_lookahead.analysis.run_rows import REFERENCE
+from nested_lookahead.analysis.task import Task, final_values, tasks
 from nested_lookahead.errors import UserError
 
 CACHE = "cache.npz"
@@ -26,7 +28,7 @@ MOST_SENTENCES = 20
 
 
 @dataclass(frozen=True)
-class Options:
+class Request:
     """What a reader can choose; see ``python analyze.py --help``."""
 
     weights: str = "fast"
@@ -38,23 +40,23 @@ class Options:
     command: str = ""
 
 
-def write(study: Study, out: Path, options: Options) -> str:
+def write(study: Study, out: Path, request: Request) -> str:
     """Write everything into ``out``, one set of files per task (tasks are never compared); return what to print.
 
     Raises:
         UserError: an unknown figure or baseline, or nothing was measured for the choice of weights and split.
     """
-    if unknown := sorted(set(options.pictures) - set(figures.FIGURES)):
+    if unknown := sorted(set(request.pictures) - set(figures.FIGURES)):
         raise UserError(f"--figures {','.join(unknown)}: must be among {', '.join(figures.FIGURES)}")
     out.mkdir(parents=True, exist_ok=True)
-    chosen = (options.weights, options.split, options.delta, options.baseline)
-    tasks = list(compare.tasks(study, *chosen))
-    overall = checks.check_study(tasks)
+    chosen = (request.weights, request.split, request.delta, request.baseline)
+    found = list(tasks(study, *chosen))
+    overall = checks.check_study(found) + [checks.Finding("warning", note) for note in study.notes]
     text = [_finding(finding) for finding in overall]
     written, sections = _write_data(study, out), []
-    for number, task in enumerate(tasks, start=1):
-        suffix = f"-{number}" if len(tasks) > 1 else ""
-        section, paths, said = _write_task(study, task, out, suffix, options)
+    for number, task in enumerate(found, start=1):
+        suffix = f"-{number}" if len(found) > 1 else ""
+        section, paths, said = _write_task(study, task, out, suffix, request)
         sections.append(section)
         written += paths
         text += ["", *said]
@@ -62,7 +64,7 @@ def write(study: Study, out: Path, options: Options) -> str:
         text += ["", f"left out: {len(study.left_out)}"]
         text += [f"  {row.path}: {row.reason}" for row in study.left_out.itertuples()]
     report = out / "report.html"
-    report.write_text(_page(study, sections, overall, options), encoding="utf-8")
+    report.write_text(_page(study, sections, overall, request), encoding="utf-8")
     text += ["", "written:", *(f"  {os.path.relpath(path)}" for path in [report, *written])]
     return "\n".join(text).lstrip("\n")
 
@@ -80,7 +82,7 @@ def _write_data(study: Study, out: Path) -> list[Path]:
 
 
 def _write_task(
-    study: Study, task: Task, out: Path, suffix: str, options: Options
+    study: Study, task: Task, out: Path, suffix: str, request: Request
 ) -> tuple[page.Section, list[Path], list[str]]:
     """Its section of the page, the files written, and the lines to print."""
     found = checks.check(task)
@@ -88,9 +90,7 @@ def _write_task(
     results = tables.readable(raw, task.split)
     comparisons = tables.readable_comparisons(task.comparisons)
     validated = "validation" if (task.metrics["split"] == "validation").any() else task.split
-    spent = tables.readable_budget(
-        compare.budget(task, compare.final_values(task.runs, task.metrics, task.weights, validated))
-    )
+    spent = tables.readable_budget(budget(task, final_values(task.runs, task.metrics, task.weights, validated)))
     written = []
     for name, table in {"results": results, "comparisons": comparisons, "budget": spent}.items():
         if len(table):
@@ -98,24 +98,8 @@ def _write_task(
     if len(task.comparisons):
         written.append(out / f"comparisons{suffix}.csv")
         task.comparisons.to_csv(written[-1], index=False)
-    pictures = []
-    for name in options.pictures:
-        drawn = figures.draw(name, task, options.drawing)
-        if drawn is None:
-            continue
-        paths = figures.save(drawn.figure, out / f"{name}{suffix}")
-        written += paths
-        svg = next(path for path in paths if path.suffix == ".svg").read_text(encoding="utf-8")
-        pictures.append(page.Picture(f"{name}{suffix}", drawn.title, drawn.caption, drawn.alt, drawn.table, svg))
-
+    pictures, paths = _draw(task, out, suffix, request)
     said = [f"{task.name}: {_count(task)}", *(_finding(finding) for finding in found), "", tables.to_text(results), ""]
-    what = f"{task.split} accuracy of the {task.weights} weights at the last epoch"
-    said.append("mean ± half-width of the 95% t interval over seeds, at the last epoch")
-    if len(comparisons):
-        said += ["", f"{what}, each method against its baseline; Holm over {len(comparisons)} comparisons:"]
-        said += [f"  {sentence}" for sentence in task.comparisons["sentence"][:MOST_SENTENCES]]
-        if len(comparisons) > MOST_SENTENCES:
-            said.append(f"  and {len(comparisons) - MOST_SENTENCES} more, in the report")
     section = page.Section(
         name=task.name,
         verdicts=[page.Verdict(str(row.verdict), str(row.sentence)) for row in task.comparisons.itertuples()],
@@ -127,11 +111,37 @@ def _write_task(
         figures=pictures,
         groups=_groups(task),
     )
-    return section, written, said
+    return section, written + paths, said + _verdicts(task)
+
+
+def _draw(task: Task, out: Path, suffix: str, request: Request) -> tuple[list[page.Picture], list[Path]]:
+    """The figures that apply, and their files."""
+    pictures, written = [], []
+    for name in request.pictures:
+        drawn = figures.draw(name, task, request.drawing)
+        if drawn is None:
+            continue
+        paths = figures.save(drawn.figure, out / f"{name}{suffix}")
+        written += paths
+        svg = next(path for path in paths if path.suffix == ".svg").read_text(encoding="utf-8")
+        pictures.append(page.Picture(f"{name}{suffix}", drawn.title, drawn.caption, drawn.alt, drawn.table, svg))
+    return pictures, written
+
+
+def _verdicts(task: Task) -> list[str]:
+    """What the results are, and each comparison as a sentence."""
+    said = ["mean ± half-width of the 95% t interval over seeds, at the last epoch"]
+    if count := len(task.comparisons):
+        what = f"{task.split} accuracy of the {task.weights} weights at the last epoch"
+        said += ["", f"{what}, each method against its baseline; Holm over {count} comparisons:"]
+        said += [f"  {sentence}" for sentence in task.comparisons["sentence"][:MOST_SENTENCES]]
+        if count > MOST_SENTENCES:
+            said.append(f"  and {count - MOST_SENTENCES} more, in the report")
+    return said
 
 
 def _count(task: Task) -> str:
-    published = int((task.runs["source"] == PUBLISHED).sum())
+    published = int((task.runs["source"] == REFERENCE).sum())
     return f"{len(task.runs) - published} run(s)" + (f" and {published} published ones" if published else "")
 
 
@@ -161,7 +171,7 @@ def _groups(task: Task) -> list[page.Group]:
 
 def _settings(task: Task) -> pd.DataFrame:
     """Settings that all groups share."""
-    own = task.groups[task.groups["source"] != PUBLISHED]
+    own = task.groups[task.groups["source"] != REFERENCE]
     rows = []
     for key in setting_keys(own):
         values: Any = own[f"config.{key}"].dropna().astype(str).unique()
@@ -170,7 +180,7 @@ def _settings(task: Task) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["setting", "value"])
 
 
-def _page(study: Study, sections: list[page.Section], overall: list[checks.Finding], options: Options) -> str:
+def _page(study: Study, sections: list[page.Section], overall: list[checks.Finding], request: Request) -> str:
     versions = {"python": platform.python_version()}
     for package in ("nested-lookahead", "numpy", "pandas", "scipy", "matplotlib"):
         versions[package] = metadata.version(package)
@@ -181,7 +191,7 @@ def _page(study: Study, sections: list[page.Section], overall: list[checks.Findi
     return page.page(
         page.Content(
             title="; ".join(section.name for section in sections),
-            command=options.command,
+            command=request.command,
             created=datetime.now().astimezone().isoformat(timespec="seconds"),
             versions=versions,
             sections=sections,

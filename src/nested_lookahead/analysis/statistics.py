@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Sequence
@@ -60,9 +61,8 @@ class Difference:
     """The smallest true difference that so many values of this spread detect with 80% power (alpha = 0.05)."""
 
     def seeds_needed(self, delta: float, paired: bool) -> float:
-        """About how many seeds (of each method, where unpaired) would detect a difference of ``delta``, 80% power."""
-        variance = self.sd**2 if paired else 2 * self.sd**2
-        return math.ceil((1.960 + 0.842) ** 2 * variance / delta**2 + 2)
+        """How many seeds (of each method, where unpaired) would detect a difference of ``delta`` with 80% power."""
+        return seeds_needed(delta / self.sd, paired)
 
 
 def paired(differences: Values) -> Difference:
@@ -112,23 +112,49 @@ def _t_test(n: int, mean: float, sd: float, error: float, df: float, detectable:
     )
 
 
-@cache
-def detectable_effect(n: int, m: int | None = None) -> float:
-    """Effect size that a two-sided t test at 0.05 detects with 80% power: of n pairs, or of samples of n and m."""
-    from scipy.optimize import brentq
+POWER = 0.8
+"""The probability with which a difference that is called detectable is detected."""
+
+
+def power(effect: float, n: int, m: int | None = None) -> float:
+    """Of a two-sided t test at 0.05: the probability that it detects a true effect, in standard deviations.
+
+    Args:
+        n: pairs; with ``m``, the sizes of two samples. Exact, by the noncentral t distribution.
+    """
     from scipy.stats import nct, t
 
     df, scale = (n - 1, math.sqrt(n)) if m is None else (n + m - 2, math.sqrt(n * m / (n + m)))
     critical = t.ppf(0.975, df)
+    return float(nct.sf(critical, df, effect * scale) + nct.cdf(-critical, df, effect * scale))
 
-    def lacking(effect: float) -> float:
-        power = nct.sf(critical, df, effect * scale) + nct.cdf(-critical, df, effect * scale)
-        return float(power) - 0.8
+
+@cache
+def detectable_effect(n: int, m: int | None = None) -> float:
+    """The effect that `power` has 80% for: of n pairs, or of samples of n and m."""
+    from scipy.optimize import brentq
 
     most = 0.5
-    while lacking(most) < 0:  # no further than needed: the noncentral t is not to be had far out
+    while power(most, n, m) < POWER:  # no further than needed: the noncentral t is not to be had far out
         most *= 1.5
-    return float(brentq(lacking, most / 10, most))
+    return float(brentq(lambda effect: power(effect, n, m) - POWER, most / 10, most))
+
+
+def seeds_needed(effect: float, paired: bool) -> int:
+    """The least n for which an effect is detectable: n pairs, or two samples of n; three at the least, as of any test.
+
+    So n detect an effect if and only if ``detectable_effect`` of n is no larger.
+    """
+
+    effect = min(abs(effect), 5.0)  # three are enough for that, and the noncentral t is not to be had far out
+
+    def enough(n: int) -> bool:
+        return power(effect, n, None if paired else n) >= POWER - 1e-9  # as exactly as `detectable_effect` is solved
+
+    most = 3
+    while not enough(most):
+        most *= 2
+    return bisect.bisect_left(range(most), True, lo=3, key=enough)
 
 
 def holm(p_values: Values) -> np.ndarray[Any, Any]:

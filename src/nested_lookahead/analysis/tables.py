@@ -7,10 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from nested_lookahead.analysis.collect import PUBLISHED
 from nested_lookahead.analysis.labels import in_order, method_name, settings
 from nested_lookahead.analysis.statistics import t_half_width
-from nested_lookahead.records import COMPLETED
+from nested_lookahead.runs.files import COMPLETED
 
 
 def final_accuracies(runs: pd.DataFrame, metrics: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -35,8 +34,7 @@ def results(runs: pd.DataFrame, metrics: pd.DataFrame, split: str = "test") -> p
         members = runs[runs["group"] == group]
         row: dict[str, Any] = {
             "group": group,
-            "method": ("published " if first["source"] == PUBLISHED else "")
-            + method_name(first["method"], first["inner"]),
+            "method": method_name(first["method"], first["inner"], first["source"]),
             "settings": shown[group],
             "n": len(members),
             "diverged": int((members["status"] != COMPLETED).sum()),

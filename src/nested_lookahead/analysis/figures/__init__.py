@@ -1,6 +1,6 @@
 """Figures: each driver makes one of a task's comparable runs, or nothing where there is nothing to show.
 
-The plots themselves are functions from a table to axes, in `curves`, `comparisons` and `grids`.
+The plots themselves are functions from a table to axes, beside their drivers.
 """
 
 from __future__ import annotations
@@ -10,44 +10,24 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 
-from nested_lookahead.analysis.figures import comparisons, curves, grids
-from nested_lookahead.analysis.figures.style import (
-    LINE_STYLES,
-    METHOD_COLORS,
-    OTHER_COLOR,
-    STYLE,
-    Drawn,
-    Options,
-    looks,
-    method_color,
-    save,
-)
+from nested_lookahead.analysis.figures import comparisons, curves, pairs, shares, variants
+from nested_lookahead.analysis.figures.drawn import Drawn, Options
+from nested_lookahead.analysis.figures.looks import looks
+from nested_lookahead.drawing import STYLE, save
 
 if TYPE_CHECKING:
-    from nested_lookahead.analysis.compare import Task
+    from nested_lookahead.analysis.task import Task
 
-__all__ = [
-    "FIGURES",
-    "draw",
-    "Drawn",
-    "Options",
-    "save",
-    "looks",
-    "method_color",
-    "METHOD_COLORS",
-    "OTHER_COLOR",
-    "LINE_STYLES",
-    "STYLE",
-]
+__all__ = ["FIGURES", "Drawn", "Options", "draw", "looks", "save"]
 
 FIGURES: dict[str, Callable[[Task, Options], Drawn | None]] = {
     "learning_curves": curves.learning_curves,
     "forest": comparisons.forest,
-    "hyperparameters": grids.hyperparameters,
-    "heatmaps": grids.heatmaps,
-    "marginals": grids.marginals,
-    "interactions": grids.interactions,
-    "anova": grids.anova,
+    "hyperparameters": variants.hyperparameters,
+    "heatmaps": pairs.heatmaps,
+    "marginals": variants.marginals,
+    "interactions": pairs.interactions,
+    "anova": shares.anova,
     "expected_best": comparisons.expected_best,
     "time_to_target": curves.time_to_target,
     "sensitivity": comparisons.sensitivity,

@@ -11,28 +11,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from nested_lookahead.analysis.figures.style import (
-    SMALL,
-    Drawn,
-    Look,
-    Name,
-    Options,
-    finish,
-    grid,
-    looks,
-    mix,
-    named_lines,
-    new_figure,
-    row_height,
-    row_labels,
-    tag,
-    unpublished,
-)
+from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish
+from nested_lookahead.analysis.figures.looks import Look, looks, mix, our_groups
+from nested_lookahead.analysis.figures.names import Name, named_lines, row_height, row_labels, tag
 from nested_lookahead.analysis.statistics import expected_best as expected_best_of
-from nested_lookahead.records import COMPLETED
+from nested_lookahead.drawing import SMALL, grid, new_figure
+from nested_lookahead.runs.files import COMPLETED
 
 if TYPE_CHECKING:
-    from nested_lookahead.analysis.compare import Task
+    from nested_lookahead.analysis.task import Task
 
 
 def forest(task: Task, options: Options) -> Drawn | None:
@@ -116,7 +103,7 @@ def tried(task: Task) -> list[Tried]:
     """By method and inner optimizer. A diverged run counts as the worst of its method's runs."""
     styles = looks(task)
     found = []
-    for label, groups in unpublished(task).groupby("label", sort=False):
+    for label, groups in our_groups(task).groupby("label", sort=False):
         final = task.final[task.final["group"].isin(groups.index)]
         worst = final["value"].min()
         if not np.isfinite(worst):

@@ -11,23 +11,15 @@ from matplotlib.collections import LineCollection
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from nested_lookahead.analysis import statistics
-from nested_lookahead.analysis.collect import PUBLISHED
-from nested_lookahead.analysis.figures.style import (
-    Drawn,
-    Look,
-    Name,
-    Options,
-    finish,
-    grid,
-    looks,
-    named_lines,
-    new_figure,
-    tag,
-)
-from nested_lookahead.records import COMPLETED
+from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish
+from nested_lookahead.analysis.figures.looks import Look, looks
+from nested_lookahead.analysis.figures.names import Name, named_lines, tag
+from nested_lookahead.analysis.run_rows import REFERENCE
+from nested_lookahead.drawing import grid, new_figure
+from nested_lookahead.runs.files import COMPLETED
 
 if TYPE_CHECKING:
-    from nested_lookahead.analysis.compare import Task
+    from nested_lookahead.analysis.task import Task
 
 METRICS = {"accuracy": "accuracy (%)", "error": "error (%)", "loss": "loss (nats)"}
 AXES = {"epoch": "epoch", "step": "optimizer step", "seconds": "seconds of training"}
@@ -59,7 +51,7 @@ def curve_table(task: Task, metric: str, x: str, smooth: int | None = None) -> p
         table["y"] = table["y"].clip(lower=positive.min() / 2 if len(positive) else 1e-3)
     table["y"] = table["y"].where(np.isfinite(table["y"]))
     # A publication has accuracies by epoch; what stands for its steps is none.
-    published = rows["path"].isin(task.runs.loc[task.runs["source"] == PUBLISHED, "path"])
+    published = rows["path"].isin(task.runs.loc[task.runs["source"] == REFERENCE, "path"])
     return table[~(published & (table["y"].isna() | (x != "epoch")))].dropna(subset=["x"])
 
 
@@ -84,29 +76,33 @@ def learning_curves(task: Task, options: Options) -> Drawn | None:
     whole.set_ylabel(f"{task.split} {METRICS[options.metric]}")
     unnamed = named_lines(figure, tail, names)
     title = f"{task.split} {options.metric} over training, {task.weights} weights{unnamed}"
-    caption = "Bold: mean over completed runs at each evaluation; faint: single runs."
-    if any(look.diverged for look in styles.values()):
-        caption += " Diverged runs are drawn up to where they end and may leave the frame; they are in no mean."
-    if options.smooth and options.smooth > 1:
-        caption += f" Every curve is a running mean over {options.smooth} evaluations."
-    if options.metric != "accuracy":
-        caption += " Log scale; a value of 0 is drawn at half the least other one."
-    if (task.groups["source"] == PUBLISHED).any():
-        caption += " Thin and greyer: published numbers, of other code."
-    if options.x == "seconds" and len(set(task.runs.get("device_name", ()))) > 1:
-        caption += " The runs were made on different hardware: do not compare their seconds."
-    if task.weights == "slow":
-        caption += " Methods without slow weights are shown by their only ones."
     ended = sorted(names, key=lambda name: name.y, reverse=options.metric == "accuracy")
     alt = [f"{name.label.replace(chr(10), ' ')} ends at {name.y:.3g}." for name in ended if np.isfinite(name.y)]
     return finish(
         figure,
         task,
         title,
-        caption,
+        _said_of_curves(task, options, styles),
         [f"Learning curves of {len(names)} settings, best first.", *alt],
         _some_epochs(table, styles, options.metric),
     )
+
+
+def _said_of_curves(task: Task, options: Options, styles: dict[str, Look]) -> str:
+    said = ["Bold: mean over completed runs at each evaluation; faint: single runs."]
+    if any(look.diverged for look in styles.values()):
+        said.append("Diverged runs are drawn up to where they end and may leave the frame; they are in no mean.")
+    if options.smooth and options.smooth > 1:
+        said.append(f"Every curve is a running mean over {options.smooth} evaluations.")
+    if options.metric != "accuracy":
+        said.append("Log scale; a value of 0 is drawn at half the least other one.")
+    if (task.groups["source"] == REFERENCE).any():
+        said.append("Thin and greyer: published numbers, of other code.")
+    if options.x == "seconds" and len(set(task.runs.get("device_name", ()))) > 1:
+        said.append("The runs were made on different hardware: do not compare their seconds.")
+    if task.weights == "slow":
+        said.append("Methods without slow weights are shown by their only ones.")
+    return " ".join(said)
 
 
 def _some_epochs(table: pd.DataFrame, styles: dict[str, Look], metric: str) -> pd.DataFrame:

@@ -1,0 +1,165 @@
+"""The settings of one method: which vary, which of them form complete grids, and what they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from nested_lookahead.analysis.figures.looks import Look, looks, our_groups
+from nested_lookahead.analysis.figures.names import tag
+from nested_lookahead.analysis.labels import PULLBACK, main_keys, setting, setting_keys, symbol
+from nested_lookahead.analysis.statistics import t_half_width
+from nested_lookahead.drawing import SMALL
+from nested_lookahead.methods import default_settings
+
+if TYPE_CHECKING:
+    from nested_lookahead.analysis.task import Task
+
+PAIRS = (("k", "alpha"), ("s", "h"), ("k", "s"), ("alpha", "h"))
+PAIR_KEYS = [(f"optimizer.{x}", f"optimizer.{y}") for x, y in PAIRS]
+MAX_PANELS = 16
+INTERVALS = "Bars: 95% t intervals over seeds (none below three); dots: single seeds; ×: diverged runs, in no mean."
+
+
+@dataclass(frozen=True)
+class Family:
+    """The groups of one method, and the keys of the configuration in which they differ."""
+
+    label: str
+    groups: pd.DataFrame
+    keys: Sequence[str]
+    look: Look
+
+    @property
+    def fixed(self) -> str:
+        """The periods, step sizes and learning rate that all groups share."""
+        first = {key: self.column(key).iloc[0] for key in main_keys(self.groups)}
+        skip = (*self.keys, PULLBACK)
+        return " ".join(setting(key, value) for key, value in first.items() if key not in skip and value != "")
+
+    def values(self, key: str) -> list[Any]:
+        """Those of a setting, numbers in order; a setting that is not set is the empty text."""
+        values = list(dict.fromkeys(self.column(key)))
+        return sorted(values, key=lambda value: (isinstance(value, str), value))
+
+    def column(self, key: str) -> pd.Series[Any]:
+        column = self.groups[f"config.{key}"].astype(object)
+        plain = [v if isinstance(v, int | float) and not isinstance(v, bool) else str(v) for v in column]
+        return pd.Series(plain, self.groups.index, dtype=object).where(column.notna(), "")
+
+    def with_value(self, **fixed: Any) -> list[str]:
+        """Ids of the groups that have those values."""
+        mask = pd.Series(True, self.groups.index)
+        for key, value in fixed.items():
+            mask &= self.column(key) == value
+        return [str(group) for group in self.groups.index[mask]]
+
+
+def families(task: Task, by: Sequence[str] = ("label",), varying: int = 1) -> list[Family]:
+    """The methods with so many varying settings or more."""
+    styles = looks(task)
+    found = []
+    for _, groups in our_groups(task).groupby(list(by), sort=False):
+        keys = [key for key in setting_keys(groups) if _differ(groups[f"config.{key}"].astype(str))]
+        label = str(groups["label"].iloc[0])
+        if "pullback" in by and _differ(task.groups.loc[task.groups["label"] == label, "pullback"]):
+            label += f", pullback={groups['pullback'].iloc[0]}"
+        if len(keys) >= varying:
+            found.append(Family(label, groups, keys, styles[str(groups.index[0])]))
+    return found
+
+
+def _differ(values: pd.Series[Any]) -> bool:
+    return len(set(values)) > 1
+
+
+def default(family: Family) -> str:
+    """The group with the most of the papers' settings; of several, that with the most variants, or in their middle."""
+
+    def rank(group: Any) -> tuple[float, float, float]:
+        mine = {key: family.column(key)[group] for key in family.keys}
+        departures = sum(mine.get(f"optimizer.{key}", value) != value for key, value in default_settings().items())
+        differing = sum((family.column(key) != value).astype(int) for key, value in mine.items())
+        places = [(family.values(key), value) for key, value in mine.items()]
+        middle = sum(abs(values.index(value) - (len(values) - 1) / 2) for values, value in places)
+        return departures, -int((differing == 1).sum()), middle
+
+    return str(min(family.groups.index, key=rank))
+
+
+def grid_label(family: Family) -> str:
+    size = " × ".join(f"{len(family.values(key))} {symbol(key)}" for key in family.keys)
+    return f"{family.label}\n{size}{f'; fixed: {family.fixed}' if family.fixed else ''}"
+
+
+def complete_grids(task: Task) -> tuple[list[Family], str]:
+    """Each method's grid, if every combination is there; else those of its pullbacks, or their planes over a pair.
+
+    Also a sentence on the methods without.
+    """
+    found, refused = [], []
+    by_pullback = families(task, by=("label", "pullback"), varying=2)
+    for family in families(task, varying=2):
+        parts = [family]
+        if not is_complete(family):
+            own = [part for part in by_pullback if set(part.groups.index) <= set(family.groups.index)]
+            whole = [part for part in own if is_complete(part)]
+            planes = [plane(part, keys) for part in own if not is_complete(part) for keys in PAIR_KEYS]
+            parts = [part for part in whole + planes if len(part.keys) > 1 and is_complete(part)]
+        found += parts
+        refused += [f"{family.label} ({len(family.groups)} settings)"] if not parts else []
+    return found, f" Refused, as the grid has gaps: {', '.join(refused)}." if refused else ""
+
+
+def plane(family: Family, keys: Sequence[str]) -> Family:
+    """The largest part of a method's groups that differ in these settings alone; of several, that with the default."""
+    others = [key for key in family.keys if key not in keys]
+    if not others:
+        return family
+    at = [tuple(family.column(key)[group] for key in others) for group in family.groups.index]
+    usual = at[family.groups.index.get_loc(default(family))]
+    best = max(dict.fromkeys(at), key=lambda values: (at.count(values), values == usual))
+    groups = family.groups[[values == best for values in at]]
+    part = replace(family, groups=groups)
+    return replace(part, keys=[key for key in keys if key in family.keys and len(part.values(key)) > 1])
+
+
+def is_complete(family: Family) -> bool:
+    """Whether every combination of the values is there."""
+    combinations = {tuple(family.column(key)[group] for key in family.keys) for group in family.groups.index}
+    size = int(np.prod([len(family.values(key)) for key in family.keys]))
+    return len(combinations) == size == len(family.groups)
+
+
+def summary(task: Task, groups: Sequence[str]) -> dict[str, Any]:
+    """Mean final accuracy (%) over seeds of these groups, each seed's mean over the groups first.
+
+    Returns:
+        value and half_width (NaN where there is none), n (seeds), values (by seed), diverged and runs (counts).
+    """
+    rows = task.final[task.final["group"].isin(groups)]
+    values = rows.groupby("seed")["value"].mean().dropna()
+    half_width = t_half_width(values.tolist())
+    return {
+        "value": values.mean() if len(values) else np.nan,
+        "half_width": np.nan if half_width is None else half_width,
+        "n": len(values),
+        "values": values.tolist(),
+        "diverged": int(rows["value"].isna().sum()),
+        "runs": len(rows),
+    }
+
+
+def stop(many: Sequence[Any]) -> str:
+    return f" The first {MAX_PANELS} of {len(many)} panels." if len(many) > MAX_PANELS else ""
+
+
+def crosses(ax: Axes, x: float, count: int, group: str) -> None:
+    """So many diverged runs, at the foot of the axes."""
+    text = ax.text(x, 0.01, f"×{count}", transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=SMALL)
+    tag(text, group)

@@ -1,0 +1,100 @@
+"""Exact shares of the variance over a complete grid of settings."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish, panels
+from nested_lookahead.analysis.figures.families import MAX_PANELS, Family, complete_grids, grid_label, stop
+from nested_lookahead.analysis.figures.looks import Look, mix
+from nested_lookahead.analysis.figures.names import row_labels, wrap
+from nested_lookahead.analysis.labels import symbol
+from nested_lookahead.analysis.statistics import anova_shares
+from nested_lookahead.drawing import SMALL, WIDTH, grid
+
+if TYPE_CHECKING:
+    from nested_lookahead.analysis.task import Task
+
+
+def anova(task: Task, options: Options) -> Drawn | None:
+    """Exact variance shares of settings, their interactions and the seeds, on each complete grid."""
+    drawn = []
+    parts, refused = complete_grids(task)
+    for part in parts:
+        values = grid_values(task, part)
+        if values is None:
+            refused += f" Refused, as runs diverged or seeds differ: {part.label}."
+        elif (table := shares(part, values)) is not None:
+            drawn.append((f"{grid_label(part)}, n={values.shape[-1]}", table, part.look))
+    shown = drawn[:MAX_PANELS]
+    if not shown:
+        return None
+    rows = max(len(table) for _, table, _ in shown)
+    columns = min(2, len(shown))
+    figure, axes = panels(len(shown), 0.17 * rows + 0.75)
+    for ax, (label, table, look) in zip(axes, shown, strict=True):
+        plot_shares(ax, table, look)
+        ax.set_title(wrap(label, WIDTH / columns - 0.9), loc="left", fontsize=SMALL)
+    caption = (
+        "Exact shares of the variance of final accuracy over a complete grid, by a balanced analysis of variance: each "
+        "setting alone, pairs beyond their settings, all higher interactions together, and noise (seeds within a cell)."
+    )
+    if any(", n=1" in label for label, _, _ in shown):
+        caption += " With one seed the noise is part of the highest interaction and cannot be told apart."
+    caption += refused
+    alt = [f"{label.splitlines()[0]}: " + ", ".join(f"{r.effect} {r.share:.0%}" for r in table.itertuples()) + "."
+           for label, table, _ in drawn]  # fmt: skip
+    whole = pd.concat([table.assign(method=label.splitlines()[0]) for label, table, _ in drawn])
+    title = f"shares of the variance of final {task.split} accuracy, {task.weights} weights"
+    return finish(figure, task, title, caption + stop(drawn), alt, whole[["method", "effect", "kind", "share"]])
+
+
+def grid_values(task: Task, family: Family) -> Any:
+    """Final accuracies, an axis per varying setting and a last one for the seeds all cells have; None with gaps."""
+    by_seed = task.final[task.final["group"].isin(family.groups.index)].pivot_table(
+        index="group", columns="seed", values="value", dropna=False
+    )
+    by_seed = by_seed.dropna(axis="columns")
+    if by_seed.shape[1] == 0 or len(by_seed) < len(family.groups):
+        return None
+    order = [
+        family.with_value(**dict(zip(family.keys, values, strict=True)))[0]
+        for values in itertools.product(*(family.values(key) for key in family.keys))
+    ]
+    return by_seed.loc[order].to_numpy().reshape(*(len(family.values(key)) for key in family.keys), -1)
+
+
+def shares(family: Family, values: Any) -> pd.DataFrame | None:
+    """Rows effect, kind (main, pair, higher, noise) and share; None where all values are equal."""
+    found = anova_shares(values)
+    if not np.isfinite(found["noise"]):
+        return None
+    rows = []
+    for kind, order in (("main", 1), ("pair", 2)):
+        for axes in itertools.combinations(range(len(family.keys)), order):
+            effect = " × ".join(symbol(family.keys[axis]) for axis in axes)
+            rows.append({"effect": effect, "kind": kind, "share": found[axes]})
+    if len(family.keys) > 2:
+        higher = sum(share for axes, share in found.items() if axes != "noise" and len(axes) > 2)
+        rows.append({"effect": "higher", "kind": "higher", "share": higher})
+    rows.append({"effect": "noise", "kind": "noise", "share": found["noise"]})
+    return pd.DataFrame(rows)
+
+
+def plot_shares(ax: Axes, table: pd.DataFrame, look: Look) -> None:
+    """A bar per effect, the first on top."""
+    paler = {"main": 0.0, "pair": 0.35, "higher": 0.6}
+    for y, (_, row) in enumerate(table.iterrows()):
+        color = "#8C8C8C" if row["kind"] == "noise" else mix(look.color, "#FFFFFF", paler[row["kind"]])
+        ax.barh(y, row["share"], height=0.7, color=color)
+        ax.text(row["share"], y, f" {row['share']:.1%}", va="center", fontsize=SMALL)
+    row_labels(ax, table["effect"].tolist(), [""] * len(table), inches=1.2)
+    ax.set_xlim(0, 1.12)
+    ax.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
+    ax.set_xlabel("share of the variance")
+    grid(ax, "x")

@@ -1,0 +1,97 @@
+"""Runs that may stand together, as groups of one configuration each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from nested_lookahead.analysis.baselines import baselines, named
+from nested_lookahead.analysis.collect import Study
+from nested_lookahead.analysis.compare import compare
+from nested_lookahead.analysis.labels import in_order, method_names, settings
+from nested_lookahead.analysis.run_rows import REFERENCE
+from nested_lookahead.errors import UserError
+from nested_lookahead.runs.files import COMPLETED
+
+
+@dataclass(frozen=True)
+class Task:
+    """Runs on the same data, model and budget, and measured alike, so that they may be compared."""
+
+    name: str
+    runs: pd.DataFrame
+    """One row per finished run, as in `Study.runs`."""
+    metrics: pd.DataFrame
+    """As in `Study.metrics`."""
+    groups: pd.DataFrame
+    """One row per configuration less seed, its id the index, in display order: ``label`` (the method), ``shown`` (the
+    settings that tell it apart), ``n`` finished runs, of which ``diverged``; and a run's columns."""
+    final: pd.DataFrame
+    """One row per run: path, group, seed, ``value``: accuracy in % at the last epoch; NaN of a diverged run."""
+    comparisons: pd.DataFrame
+    """One row per group that has a baseline; see `compare`."""
+    weights: str
+    split: str
+    delta: float
+    """The difference that matters, in points."""
+
+
+def tasks(study: Study, weights: str, split: str, delta: float, baseline: str | None = None) -> Iterator[Task]:
+    """A study's tasks, one after another. Published runs stand beside every task of ours; without one, for themselves.
+
+    Raises:
+        UserError: ``baseline`` names no group of any task.
+    """
+    published = study.runs["source"] == REFERENCE
+    ours = study.runs[~published]
+    overlaid = study.runs[published] if len(ours) else study.runs.iloc[:0]
+    parts = [part for _, part in (ours if len(ours) else study.runs).groupby("task_key", sort=False)]
+    if baseline is not None and not any(named(_groups(part), baseline).any() for part in parts):
+        raise UserError(f"--baseline {baseline}: no such method or group among these runs")
+    for part in parts:
+        runs = pd.concat([part, overlaid]) if len(overlaid) else part
+        metrics = study.metrics[study.metrics["path"].isin(runs["path"])]
+        groups, final = _groups(runs), final_values(runs, metrics, weights, split)
+        yield Task(
+            name=str(part["task"].iloc[0]),
+            runs=runs,
+            metrics=metrics,
+            groups=groups,
+            final=final,
+            comparisons=compare(groups, final, delta, baselines(groups, baseline)),
+            weights=weights,
+            split=split,
+            delta=delta,
+        )
+
+
+def _groups(runs: pd.DataFrame) -> pd.DataFrame:
+    groups = in_order(runs.drop_duplicates("group").set_index("group"))
+    members = runs.groupby("group")
+    return groups.assign(
+        label=method_names(groups),
+        shown=settings(groups, always=False),
+        n=members.size(),
+        diverged=members["status"].agg(lambda status: int((status != COMPLETED).sum())),
+    )
+
+
+def final_values(runs: pd.DataFrame, metrics: pd.DataFrame, weights: str, split: str) -> pd.DataFrame:
+    """Accuracy (%) of each run at its last epoch, NaN of a diverged run.
+
+    A method without slow weights is measured by the only ones it has, as its fast weights are what it would deploy.
+    """
+    rows = metrics[metrics["split"] == split]
+    last = rows[rows["step"] == rows.groupby("path", observed=True)["step"].transform("max")]
+    values = last.pivot_table(index="path", columns="weights", values="accuracy", observed=True)
+    chosen = values.get(weights, values.get("fast"))
+    if chosen is None:
+        raise UserError(f"nothing was measured on the {split} split")
+    if weights == "slow" and "fast" in values:
+        chosen = chosen.fillna(values["fast"])
+    final = runs[["path", "group", "seed"]].copy()
+    accuracy = final["path"].map(chosen).astype(float)
+    final["value"] = 100 * accuracy.where(runs["status"] == COMPLETED)
+    return final.reset_index(drop=True)
