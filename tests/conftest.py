@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]  # tests/twin.py, and train.py, analyze.py
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]  # conftest, made_data; train.py, analyze.py
 
 
 def runs_below(path):
@@ -53,7 +53,7 @@ def command(monkeypatch, capsys, tmp_path):
     """Type a command of the README in this process, in an empty folder: ``command("train.py", "seed=1")``."""
     import analyze
     import train
-    from nested_lookahead.errors import run_command
+    from nested_lookahead.command import run_command
 
     monkeypatch.chdir(tmp_path)
     mains = {"train.py": train.main, "analyze.py": analyze.main}

@@ -35,6 +35,7 @@ def project(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_commands(project):
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     for command in COMMANDS:
@@ -54,6 +55,7 @@ def test_ci_installs_and_tests_as_the_readme_says():
     assert f"\n{test_command}\n" in ci
 
 
+@pytest.mark.slow
 def test_the_python_example(project):
     (example,) = blocks("python")
     done = subprocess.run([sys.executable, "-c", example], cwd=project, capture_output=True, text=True)

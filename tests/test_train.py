@@ -17,7 +17,10 @@ import torch
 import yaml
 from conftest import ROOT, metrics_less_seconds, runs_below, seen_in_a_terminal
 
-from nested_lookahead import records, training
+from nested_lookahead.runs import files
+from nested_lookahead.tasks import models
+from nested_lookahead.training import fit
+from nested_lookahead.training import trainer as training
 
 QUICK = ("model=mlp", "epochs=2", "evaluation.train_samples=100")
 
@@ -119,7 +122,7 @@ def test_a_sweep(command):
         ["model=vit_tiny", "model.layers=1", "model.hidden=24"],
         ["model=wide_resnet", "model.depth=10", "model.widen=1", "batch_size=256"],
         ["dataset=mnist1d", "model=cnn1d"],
-        ["dataset.val_fraction=0", "dataset.train_size=100"],
+        ["dataset.split.val_fraction=0", "dataset.split.train_size=100"],
     ],
     ids=" ".join,
 )
@@ -164,11 +167,14 @@ MISTAKES = [
     (["dataset=mnist1d"], ["model=cnn: cnn takes 2-D samples, these are 1-D, (1, 40); try model=cnn1d or mlp"]),
     (["dataset=cifar10", "dataset.download=false"], ["dataset=cifar10: cifar-10-batches-py/data_batch_1 is missing"]),
     (["dataset=imagenet"], ["train/ is missing (looked in ", "set dataset.data_dir"]),
-    (["dataset.val_fraction=1"], ["dataset.val_fraction=1.0: must be in [0, 1)"]),
-    (["dataset.train_size=5"], ["dataset.train_size=5: must be in [10, 1257] here"]),
-    (["model=mlp", "model.hidden=[0]"], ["model=mlp: hidden must hold widths >= 1, got [0]"]),
+    (["dataset.split.val_fraction=1"], ["dataset.split.val_fraction=1.0: must be in [0, 1)"]),
+    (["dataset.split.train_size=5"], ["dataset.split.train_size=5: must be in [10, 1257] here"]),
+    (["model=mlp", "model.hidden=[0]"], ["model.hidden=[0]: must be an integer >= 1"]),
     (["model=vit_tiny", "model.patch_size=3"], ["model=vit_tiny", "a multiple of patch_size=3"]),
-    (["optimizer/inner=custom", "optimizer.inner._target_=torch.optim.Adamaxx"], ["optimizer/inner=custom", "Adamaxx"]),
+    (
+        ["optimizer/inner=custom", "optimizer.inner._target_=torch.optim.Adamaxx"],
+        ["optimizer/inner=adamaxx", "Error loading 'torch.optim.Adamaxx'"],
+    ),
     (["scheduler.final=-3"], ["scheduler.final=-3.0: must be >= 0"]),
     (["scheduler.warmup=1.5"], ["warmup=1.5: must be in [0, 1)"]),
     (["grad_clip=0"], ["grad_clip=0.0: must be > 0, or null"]),
@@ -207,7 +213,7 @@ def test_a_mistake_leaves_an_earlier_run_alone(command, monkeypatch):
     before = (run / "metrics.csv").read_bytes()
     assert command("train.py", *QUICK, "device=cuda:77", "overwrite=true")[0] == 1
     assert (run / "metrics.csv").read_bytes() == before
-    assert records.read_summary(run)["status"] == "completed"
+    assert files.read_summary(run)["status"] == "completed"
 
 
 def test_help_lists_groups_and_examples_without_torch(tmp_path):
@@ -233,37 +239,41 @@ def test_a_diverging_run_is_recorded_and_the_sweep_goes_on(command):
 
 
 def test_a_failing_run_says_so_in_its_own_log(command, monkeypatch):
-    monkeypatch.setattr(training, "measure", lambda *_: 1 / 0)
+    monkeypatch.setattr(fit, "measure", lambda *_: 1 / 0)
     status, _, err = command("train.py", *QUICK)
     (run,) = runs_below("outputs")
     assert status == 1
     assert err.splitlines()[-1].startswith("error: ZeroDivisionError: division by zero (traceback in ")
     assert "Traceback" in (run / "train.log").read_text()
-    assert records.read_status(run)["status"] == "failed"
-    assert records.read_status(run)["error"] == "ZeroDivisionError: division by zero"
-    assert records.read_summary(run) is None
+    assert files.read_status(run)["status"] == "failed"
+    assert files.read_status(run)["error"] == "ZeroDivisionError: division by zero"
+    assert files.read_summary(run) is None
 
 
 @pytest.mark.parametrize("sweep", [[], ["-m"]])
-def test_a_run_that_fails_before_its_first_step_says_so_too(command, sweep):
-    status, out, err = command("train.py", *sweep, "model.width=-1")
-    (run,) = runs_below("outputs")
+def test_a_run_that_fails_before_its_first_step_says_so_too(command, monkeypatch, sweep):
+    def broken(shape, num_classes, width):
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(models, "cnn", broken)
+    status, out, err = command("train.py", *sweep)
+    (run,) = Path("outputs").glob("*/*/seed=0")
     assert status == 1
     last_lines = out.splitlines()[-2] if sweep else err.splitlines()[-1]
-    assert last_lines.split(": ", 1)[1].startswith("RuntimeError: Trying to create tensor with negative dimension")
+    assert last_lines.split(": ", 1)[1].startswith("RuntimeError: no room (traceback in ")
     assert "Traceback" in (run / "train.log").read_text()
-    assert records.read_status(run)["status"] == "failed"
-    assert records.read_status(run)["error"].startswith("RuntimeError: Trying to create")
+    assert files.read_status(run)["status"] == "failed"
+    assert files.read_status(run)["error"] == "RuntimeError: no room"
 
 
 def test_an_interrupted_run_says_so(command, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "measure", interrupt)
+    monkeypatch.setattr(fit, "measure", interrupt)
     assert command("train.py", *QUICK)[0] == 130
     (run,) = runs_below("outputs")
-    assert records.read_status(run)["status"] == "interrupted"
+    assert files.read_status(run)["status"] == "interrupted"
 
 
 def test_a_bar_where_the_output_is_a_terminal(tmp_path):
@@ -281,13 +291,15 @@ def test_a_bar_where_the_output_is_a_terminal(tmp_path):
 def build():
     import hydra
 
-    import train
-    from nested_lookahead import config
+    from nested_lookahead.runs import schema
+    from nested_lookahead.runs.build import build as build_trainer
+
+    schema.register()
 
     def build(*overrides):
         with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             cfg = hydra.compose("config", overrides=["device=cpu", "threads=1", *overrides])
-        return train.build(config.resolve(cfg))
+        return build_trainer(schema.resolve(cfg))
 
     return build
 
@@ -359,7 +371,7 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_continues_bit_for_bit(build, opt
 
 # --- typed again ----------------------------------------------------------------------------------------------------
 
-SHORT = ("model=cnn", "model.width=4", "epochs=4", "dataset.train_size=200", "pullback=pullback")
+SHORT = ("model=cnn", "model.width=4", "epochs=4", "dataset.split.train_size=200", "pullback=pullback")
 
 
 def test_a_finished_run_is_skipped_and_its_result_returned(command):
@@ -406,7 +418,7 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_metrics(command, monkeypatch
     assert ("resumed after step" in out) == (step >= 4)
     (reference,) = runs_below("undisturbed")
     assert metrics_less_seconds(run) == metrics_less_seconds(reference)
-    ours, theirs = records.read_summary(run), records.read_summary(reference)
+    ours, theirs = files.read_summary(run), files.read_summary(reference)
     assert [ours[key] for key in ("final", "best", "steps")] == [theirs[key] for key in ("final", "best", "steps")]
     assert_same_end(run, reference)
 
@@ -471,8 +483,8 @@ def test_damage_is_said_and_never_trained_upon(command, monkeypatch, file, damag
     (reference,) = runs_below("undisturbed")
     assert metrics_less_seconds(run) == metrics_less_seconds(reference)
     assert_same_end(run, reference)
-    assert records.read_config(run)["epochs"] == 4
-    assert records.read_summary(run)["status"] == records.read_status(run)["status"] == "completed"
+    assert files.read_config(run)["epochs"] == 4
+    assert files.read_summary(run)["status"] == files.read_status(run)["status"] == "completed"
 
 
 @pytest.mark.parametrize(
@@ -493,7 +505,7 @@ def test_a_finished_run_that_is_damaged_is_made_whole(command, file, damage, sai
     """From its last checkpoint: nothing is trained."""
     assert command("train.py", *SHORT)[0] == 0
     (run,) = runs_below("outputs")
-    rows, summary = metrics_less_seconds(run), records.read_summary(run)
+    rows, summary = metrics_less_seconds(run), files.read_summary(run)
     path = run / file
     if damage is Path.unlink:
         path.unlink()
@@ -504,8 +516,8 @@ def test_a_finished_run_that_is_damaged_is_made_whole(command, file, damage, sai
     assert said in out
     assert "epoch" not in out.replace("epochs", "")
     assert metrics_less_seconds(run) == rows
-    again = records.read_summary(run)
-    assert records.is_intact(run, again)
+    again = files.read_summary(run)
+    assert files.is_intact(run, again)
     for key in ("status", "final", "best", "steps"):
         assert again[key] == summary[key]
 
@@ -531,7 +543,7 @@ def test_a_killed_process_resumes(tmp_path, command, monkeypatch):
     process.kill()
     process.wait()
     (run,) = runs_below("outputs")
-    assert records.read_summary(run) is None
+    assert files.read_summary(run) is None
     status, out, _ = command("train.py", *arguments)
     assert status == 0
     assert "resumed after step" in out
@@ -558,7 +570,7 @@ def test_a_signal_saves_at_the_end_of_the_step(command, monkeypatch, signum, sta
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     (run,) = runs_below("outputs")
     assert f"interrupted at step {step + 1}" in out
-    assert records.read_status(run)["status"] == "interrupted"
+    assert files.read_status(run)["status"] == "interrupted"
     assert torch.load(run / "checkpoint.pt", weights_only=True)["progress"]["step"] == step + 1
     status, out, _ = command("train.py", "-m", *SHORT)
     assert status == 0

@@ -1,0 +1,46 @@
+"""Published numbers, alone and beside our own."""
+
+import pytest
+from conftest import ROOT
+from made_runs import make_run
+
+from nested_lookahead.analysis import collect
+from nested_lookahead.analysis.task import tasks
+from nested_lookahead.errors import UserError
+
+
+def test_the_published_numbers_alone():
+    """Computed by hand from the file: Welch, as repeats without seeds are no pairs."""
+    study = collect.collect([], references=[ROOT / "docs/published_epoch_accuracy.csv"])
+    assert len(study.runs) == 90
+    assert len(study.metrics) == 1800
+    first = next(tasks(study, "fast", "test", 0.5))
+    rows = first.comparisons.set_index(["label", "shown"])
+    row = rows.loc[("published Nested Lookahead (SGD)", "pullback=none")]
+    assert (row["baseline_label"], row["baseline_shown"]) == ("published Lookahead (SGD)", "pullback=none")
+    seen = [round(row[key], 2) for key in ("difference", "low", "high", "detectable")]
+    assert seen == [-0.85, -2.40, 0.70, 1.96]
+    assert (row["verdict"], row["n"], row["paired"]) == ("unresolved", 3, False)
+
+
+def test_published_numbers_beside_ours(tmp_path):
+    for seed in range(3):
+        make_run(tmp_path, "sgd", seed=seed, final=0.8 + seed / 100)
+    (found,) = tasks(
+        collect.collect([tmp_path], references=[ROOT / "docs/published_epoch_accuracy.csv"]), "fast", "test", 0.5
+    )
+    assert (found.runs["source"] == "reference").sum() == 90
+    assert found.groups["label"].iloc[:2].tolist() == ["SGD", "published SGD"]
+    assert not any(row.label.startswith("published") != row.baseline_label.startswith("published")
+                   for row in found.comparisons.itertuples())  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content", ["", "a,b\n1,2\n", "study,method,tag,run,epoch,test_accuracy\nx,y,z,one,1,0.5\n", None]
+)
+def test_a_reference_that_is_none(tmp_path, content):
+    path = tmp_path / "reference.csv"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match="--reference"):
+        collect.collect([], references=[path])

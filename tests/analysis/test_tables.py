@@ -1,0 +1,54 @@
+"""Tables of results: what is in them, and how people read it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_runs import make_run
+
+from nested_lookahead.analysis import collect, tables
+
+
+def results(root):
+    study = collect.collect([root])
+    return tables.results(study.runs, study.metrics)
+
+
+def test_the_table_has_mean_and_interval_for_each_kind_of_weights(tmp_path):
+    for seed, final in enumerate((0.90, 0.92, 0.94)):
+        make_run(tmp_path, seed=seed, final=final)
+    make_run(tmp_path, "sgd", final=0.8)
+    for seed, final in enumerate((0.7, 0.8)):
+        make_run(tmp_path, "adam", seed=seed, final=final)
+    table = results(tmp_path)
+    assert table["method"].tolist() == ["SGD", "Adam", "Nested Lookahead (SGD)"]
+    assert table["n"].tolist() == [1, 2, 3]
+    nested = table.iloc[2]
+    assert nested["fast_mean"] == pytest.approx(92)
+    assert nested["slow_mean"] == pytest.approx(93)
+    assert nested["fast_half_width"] == pytest.approx(4.302653 * 2 / np.sqrt(3), rel=1e-6)
+    shown = tables.readable(table)
+    fast = shown["test accuracy %, fast weights"].tolist()
+    assert fast == ["80.00", "70.00, 80.00", "92.00 ± 4.97"]
+    assert shown["test accuracy %, slow weights"].tolist() == ["–", "–", "93.00 ± 4.97"]
+    assert shown["settings"][2] == "lr=0.1 k=5 α=0.5 s=5 h=0.5 pullback=none"
+
+
+def test_equal_values_are_said_to_be_equal(tmp_path):
+    for seed in range(3):
+        make_run(tmp_path, "sgd", seed=seed, final=355 / 360)  # a value whose computed deviation is not exactly 0
+    assert tables.readable(results(tmp_path))["test accuracy %, fast weights"][0] == "98.61 (all equal)"
+
+
+def test_diverged_runs_stay_in_n_and_out_of_the_mean(tmp_path):
+    for seed in range(3):
+        make_run(tmp_path, "sgd", seed=seed, final=0.8 + seed / 100)
+    make_run(tmp_path, "sgd", seed=3, final=0.1, status="diverged")
+    table = results(tmp_path)
+    assert (table["n"][0], table["diverged"][0]) == (4, 1)
+    assert table["fast_mean"][0] == pytest.approx(81)
+    assert tables.readable(table)["n"][0] == "4 (1 diverged)"
+
+
+def test_latex_has_no_sign_that_latex_does_not_know():
+    table = pd.DataFrame({"settings": ["α=0.5 k=5_%&"], "value": ["90.0 ± 1.0"], "n": ["–"]})
+    assert tables.to_latex(table).isascii()

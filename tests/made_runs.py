@@ -1,0 +1,77 @@
+"""Run directories with made results, as train.py leaves them."""
+
+import re
+from pathlib import Path
+
+from nested_lookahead.runs.directory import Run
+from nested_lookahead.runs.files import COLUMNS
+from nested_lookahead.runs.identity import identity
+from nested_lookahead.runs.scores import scores
+
+
+def make_config(optimizer="nested_lookahead", seed=0, epochs=10, inner="sgd", model="cnn", **settings):
+    config = {
+        "optimizer": {"name": optimizer, "lr": 0.1} | settings,
+        "dataset": {"name": "digits"},
+        "model": {"name": model},
+        "scheduler": {"name": "cosine"},
+        "evaluation": {"every": 1},
+        "epochs": epochs,
+        "batch_size": 64,
+        "seed": seed,
+        "study": "made",
+    }
+    if "lookahead" in optimizer:
+        wrapper = {"name": optimizer, "k": 5, "alpha": 0.5, "pullback": "none", "inner": {"name": inner, "lr": 0.1}}
+        config["optimizer"] = wrapper | ({"s": 5, "h": 0.5} if optimizer.startswith("nested") else {}) | settings
+    return config
+
+
+def make_rows(kinds, final=0.9, validation=None, epochs=10):
+    """A curve that ends at ``final``, on the validation split at ``validation``; slow weights one point higher."""
+    return [
+        {
+            "step": 20 * epoch,
+            "epoch": epoch,
+            "split": split,
+            "weights": weights,
+            "loss": 1 / epoch,
+            "accuracy": (validation if split == "validation" and validation else final)
+            * ((1 - 0.5**epoch) / (1 - 0.5**epochs))
+            + (0.01 if weights == "slow" else 0),
+            "lr": 0.1,
+            "seconds": float(epoch),
+        }
+        for epoch in range(1, epochs + 1)
+        for weights in kinds
+        for split in ("train", "validation", "test")
+    ]
+
+
+def make_run(
+    root, optimizer="nested_lookahead", seed=0, final=0.9, status="completed", epochs=10, validation=None, **settings
+):
+    """A run directory below ``root``, with slow weights where the optimizer has some; returns its path."""
+    config = make_config(optimizer, seed, epochs, **settings)
+    rows = make_rows(("fast", "slow") if "lookahead" in optimizer else ("fast",), final, validation, epochs)
+    path = Path(root) / f"{optimizer}-{identity(config)}" / f"seed={seed}"
+    with Run(path) as run:
+        run.start(config, {}, COLUMNS)
+        run.append(rows)
+        named = {"label": optimizer, "id": identity(config), "seed": seed}
+        run.finish({"status": status, "run": named, "planned_steps": 20 * epochs, **scores(rows)})
+    return path
+
+
+def unsigned(path):
+    """The run without its checksum, as another program may write it."""
+    summary = path / "summary.json"
+    summary.write_text(re.sub(r',\s*"sha256": "\w+"', "", summary.read_text()))
+    return path
+
+
+def rewrite_metrics(path, change):
+    """Replace the run's metrics by what a function makes of their bytes."""
+    metrics = path / "metrics.csv"
+    metrics.write_bytes(change(metrics.read_bytes()))
+    return unsigned(path)

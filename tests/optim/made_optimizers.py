@@ -1,0 +1,41 @@
+"""The model, the inner optimizers and the wrappers that the optimizer's tests share."""
+
+import torch
+from torch import nn
+
+from nested_lookahead import Lookahead, MultilayerLookahead, NestedLookahead
+
+INNER = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+    "adamw-amsgrad": lambda p: torch.optim.AdamW(p, lr=0.01, amsgrad=True),
+    "adam-fused": lambda p: torch.optim.Adam(p, lr=0.01, fused=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5),
+    "radam": lambda p: torch.optim.RAdam(p, lr=0.01),
+}
+WRAPPERS = {
+    "lookahead": lambda opt, pullback="none": Lookahead(opt, 3, 0.5, pullback),
+    "nested": lambda opt, pullback="none": NestedLookahead(opt, 3, 2, 0.5, 0.4, pullback),
+    "multilayer": lambda opt, pullback="none": MultilayerLookahead(opt, [(2, 0.5), (2, 0.8), (2, 0.3)], pullback),
+}
+
+
+def make_model(dtype=torch.float64):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).to(dtype)
+
+
+def train(model, optimizer, steps, start=0):
+    """Steps on batches that depend on the step's number alone."""
+    dtype = next(model.parameters()).dtype
+    for step in range(start, start + steps):
+        generator = torch.Generator().manual_seed(step)
+        x = torch.randn(8, 4, generator=generator).to(dtype)
+        y = torch.randint(3, (8,), generator=generator)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])

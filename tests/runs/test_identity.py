@@ -1,0 +1,120 @@
+"""A run's identity is what it computes, and stays what it was."""
+
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from test_schema import resolved
+
+from nested_lookahead.runs.identity import ADDED, BOOKKEEPING, FEEDERS, computed, identity, label, run_name
+
+STORED = json.loads((Path(__file__).parent / "identities.json").read_text())
+"""Configurations as they were composed when this rule began, with their identities and labels."""
+
+
+def plain(*overrides):
+    return resolved(*overrides).plain()
+
+
+def leaves(node, path=""):
+    for key, value in node.items():
+        full = f"{path}.{key}".lstrip(".")
+        if isinstance(value, dict):
+            yield from leaves(value, full)
+        else:
+            yield full, value
+
+
+DEFAULT = plain()
+
+
+def changed(value):
+    if isinstance(value, bool) or value is None:
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return [*value, *value] if isinstance(value, list) else f"{value}-else"
+
+
+@pytest.mark.parametrize("key", [key for key, _ in leaves(DEFAULT)])
+def test_it_covers_every_key_but_bookkeeping_and_where_our_code_lies(key):
+    other = OmegaConf.create(DEFAULT)
+    OmegaConf.update(other, key, changed(OmegaConf.select(other, key)))
+    same = identity(OmegaConf.to_container(other)) == identity(DEFAULT)
+    ours = key.endswith("_target_") and OmegaConf.select(other, key).startswith("nested_lookahead.")
+    assert same == (key in (*BOOKKEEPING, *FEEDERS, "seed") or ours)
+
+
+def test_other_peoples_code_counts_wherever_it_lies():
+    ours, theirs, others = (DEFAULT | {"model": DEFAULT["model"] | {"_target_": target}} for target in (
+        "nested_lookahead.elsewhere.cnn", "somebodys.cnn", "somebodys.moved.cnn"
+    ))  # fmt: skip
+    assert identity(ours) == identity(DEFAULT)
+    assert len({identity(DEFAULT), identity(theirs), identity(others)}) == 3
+
+
+@pytest.mark.parametrize("stored", STORED, ids=lambda stored: " ".join(stored["overrides"]) or "default")
+def test_identities_stay_what_they_were(stored):
+    """Else finished runs would be made again. A new key belongs in identity.ADDED, with what older runs did."""
+    assert identity(stored["config"]) == stored["id"]
+    assert label(stored["config"]) == stored["label"]
+    assert run_name(plain(*stored["overrides"])) == f"{stored['label']}-{stored['id']}/seed={stored['config']['seed']}"
+
+
+def test_a_key_that_is_added_with_what_older_runs_did_leaves_them_found(monkeypatch):
+    before = OmegaConf.to_container(OmegaConf.create(DEFAULT))
+    del before["label_smoothing"], before["evaluation"]["bn_batches"]
+    monkeypatch.setitem(ADDED, "label_smoothing", 0.0)
+    monkeypatch.setitem(ADDED, "evaluation.bn_batches", 20)
+    assert DEFAULT["label_smoothing"] == 0.0
+    assert DEFAULT["evaluation"]["bn_batches"] == 20
+    assert run_name(DEFAULT) == run_name(before)
+    assert computed(DEFAULT) == computed(before)
+    for other in ("label_smoothing=0.1", "evaluation.bn_batches=10"):
+        assert identity(plain(other)) != identity(before)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["optimizer.k=7", "epochs=3"], ["epochs=3", "optimizer.k=7"]),
+        (["optimizer.k=5", "optimizer.alpha=5e-1", "seed=0"], []),
+        (["pullback=reset"], ["optimizer.pullback=reset"]),
+        (["pullback=reset"], ["optimizer.pullback=[reset,reset]"]),
+        (["pullback=reset_inner"], ["optimizer.pullback=[reset,none]"]),
+        (["pullback=reset_outer"], ["optimizer.pullback=[none,reset]"]),
+        (["lr=0.3", "weight_decay=0.1"], ["optimizer.inner.lr=0.3", "optimizer.inner.weight_decay=0.1"]),
+        (["optimizer.h=1"], ["optimizer.h=1.0"]),
+        (
+            ["optimizer=multilayer_lookahead", "optimizer.layers=[[5,1],[2,0.5]]"],
+            ["optimizer=multilayer_lookahead", "optimizer.layers=[[5,1.0],[2,0.5]]"],
+        ),
+    ],
+)
+def test_it_does_not_depend_on_how_a_setting_was_typed(one, other):
+    assert run_name(plain(*one)) == run_name(plain(*other))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (["optimizer=sgd"], "sgd"),
+        (["optimizer=lookahead", "optimizer/inner=adam", "optimizer.alpha=0.8"], "lookahead-adam-k5-a0.8-none"),
+        (
+            ["optimizer/inner=adam", "pullback=reset", "optimizer.h=1"],
+            "nested_lookahead-adam-k5-a0.5-s5-h1-reset",
+        ),
+        (["optimizer.pullback=[reset,none]"], "nested_lookahead-sgd-k5-a0.5-s5-h0.5-reset_inner"),
+        (["optimizer.pullback=[reset,pullback]"], "nested_lookahead-sgd-k5-a0.5-s5-h0.5-reset+pullback"),
+        (["optimizer=multilayer_lookahead"], "multilayer_lookahead-sgd-5x0.5-5x0.5-2x0.5-none"),
+        (["optimizer/inner=custom", "optimizer.inner._target_=torch.optim.Adamax"], "nested_lookahead-adamax-k5-a0.5"),
+    ],
+)
+def test_labels(overrides, text):
+    assert label(plain(*overrides)).startswith(text)
+
+
+def test_a_setting_that_comes_later_is_in_the_label_by_its_initials():
+    optimizer = DEFAULT["optimizer"] | {"outer_momentum": 0.7}
+    assert label(DEFAULT | {"optimizer": optimizer}).endswith("-om0.7-none")

@@ -1,0 +1,227 @@
+"""The configuration: every choice composes, every value has its type and range, every mistake its line."""
+
+import inspect
+
+import hydra
+import pytest
+from conftest import ROOT
+from omegaconf import OmegaConf
+
+from nested_lookahead import signatures
+from nested_lookahead.command import explain
+from nested_lookahead.errors import UserError
+from nested_lookahead.runs import schema
+
+schema.register()
+
+
+def compose(*overrides):
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return hydra.compose("config", overrides=list(overrides))
+
+
+def resolved(*overrides):
+    return schema.resolve(compose(*overrides))
+
+
+def choices(group):
+    return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+
+
+GROUPS = ("optimizer", "dataset", "model", "augment", "scheduler", "pullback", "optimizer/inner")
+
+
+@pytest.mark.parametrize(("group", "choice"), [(g, c) for g in GROUPS for c in choices(g) if c != "custom"])
+def test_every_choice_composes(group, choice):
+    config = resolved(f"{group}={choice}")
+    if group == "pullback":
+        assert config.optimizer.settings["pullback"] == choice
+    else:
+        chosen = config.optimizer.inner if group == "optimizer/inner" else getattr(config, group)
+        assert chosen.name == choice
+
+
+def test_the_pullback_choices_are_those_of_the_optimizer():
+    from nested_lookahead.optim import PULLBACK_SCOPES
+
+    assert choices("pullback") == sorted(PULLBACK_SCOPES)
+
+
+@pytest.mark.parametrize("choice", [c for c in choices("optimizer") if "lookahead" in c])
+def test_a_wrapper_has_the_defaults_of_its_signature(choice):
+    """The signature owns them; a YAML file has to show them, for only what it shows can be changed without a plus."""
+    chosen = resolved(f"optimizer={choice}").optimizer
+    defaults = signatures.defaults_of(chosen.target)
+    shown = {key: value for key, value in chosen.settings.items() if key != "layers"}
+    assert shown == {key: value for key, value in defaults.items() if key not in ("lr", "weight_decay")}
+
+
+def test_the_settings_of_a_choice_are_those_of_its_target():
+    """So that none can be forgotten in the YAML file, which could then not be changed."""
+    for group, passed in (("model", 2), ("augment", 2), ("scheduler", 1), ("dataset", 0)):
+        for choice in choices(group):
+            chosen = getattr(resolved(f"{group}={choice}"), group)
+            assert set(chosen.settings) == set(signatures.signature_of(chosen.target).less(passed).settings)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("nested_lookahead.optim.NestedLookahead", "nested_lookahead.optim.MultilayerLookahead"),
+        *("torch.optim.SGD", "torch.optim.Adam", "torch.optim.RMSprop", "torch.optim.Adagrad", "torch.optim.NAdam"),
+        *("nested_lookahead.tasks.models.vit_tiny", "nested_lookahead.tasks.augment.published"),
+    ],
+)
+def test_signatures_are_read_as_python_reads_them(target):
+    module, _, name = target.rpartition(".")
+    told = inspect.signature(getattr(__import__(module, fromlist=[name]), name)).parameters
+    read = signatures.signature_of(target).settings
+    assert list(read) == list(told)
+    for key, parameter in told.items():
+        wanted = signatures.REQUIRED if parameter.default is parameter.empty else parameter.default
+        assert read[key].default == wanted
+
+
+OWN = """
+from dataclasses import dataclass
+from typing import Annotated, Optional
+from {package}.other import moved as renamed
+from .other import Base
+
+def net(shape, num_classes, width: Annotated[int, ">= 1"], depths: list[int], rate: "float" = 0.5, *,
+        deep: bool = False, name: Optional[str] = None, pair: tuple[float, float] = (1, 2), odd: SomeType | int = 3,
+        **more): ...
+
+class Child(Base):
+    extra: int = 2
+
+@dataclass
+class Fields:
+    a: int
+    b: float = 0.1
+"""
+
+
+def test_signatures_of_other_peoples_modules(tmp_path, monkeypatch):
+    package = tmp_path / "somebodys"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('must not be run')")
+    (package / "other.py").write_text(
+        "def moved(x: int = 1): ...\nclass Base:\n    def __init__(self, y: float): ...\n"
+    )
+    (package / "own.py").write_text(OWN.format(package="somebodys"))
+    monkeypatch.syspath_prepend(tmp_path)
+    net = signatures.signature_of("somebodys.own.net")
+    assert net.open
+    types = {key: setting.type for key, setting in net.less(2).settings.items()}
+    assert types["width"] is int
+    assert types["depths"] == list[int]
+    assert types["rate"] is float
+    assert types["name"] == str | None
+    assert types["pair"] == tuple[float, float]
+    assert types["odd"] is int
+    assert net.settings["width"].range == ">= 1"
+    assert net.settings["width"].default is signatures.REQUIRED
+    assert net.settings["pair"].default == (1, 2)
+    assert list(signatures.signature_of("somebodys.own.renamed").settings) == ["x"]
+    assert list(signatures.signature_of("somebodys.own.Child").settings) == ["y"]  # it is no dataclass
+    assert list(signatures.signature_of("somebodys.own.Fields").settings) == ["a", "b"]
+    assert signatures.signature_of("somebodys.own.nothing") is None
+    assert signatures.signature_of("nobodys.own.net") is None
+    assert signatures.signature_of("math.sin") is None
+    with pytest.raises(LookupError, match="no source"):
+        signatures.defaults_of("math.sin")
+    with pytest.raises(LookupError, match="assigns no literal"):
+        signatures.constant("somebodys.own", "net")
+
+
+def said(*overrides):
+    """The line that a mistake ends in."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011  # Hydra's or ours
+        resolved(*overrides)
+    return explain(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        ("optimizer.kk=3", "optimizer.kk: no such key; did you mean 'k'? optimizer has _target_, alpha, h, inner, k"),
+        ("+optimizer.kk=3", "optimizer.kk: no such key; did you mean 'k'? optimizer has _target_, alpha, h, inner, k"),
+        ("+evaluation.evry=3", "evaluation.evry: no such key; did you mean 'every'? evaluation has batch_size, "),
+        ("dataset.val_fraction=0.1", "dataset.val_fraction: no such key; did you mean 'split.val_fraction'? dataset"),
+        ("+dataset.split.fraction=0.1", "dataset.split.fraction: no such key; did you mean 'val_fraction'? dataset."),
+        ("momentum=0.9", "momentum: no such key; did you mean 'optimizer.inner.momentum'? the top level has augment, "),
+        ("+momentum=0.9", "momentum: no such key; the top level has augment, batch_size, "),
+        ("+model.depth=3", "model.depth: no such key; did you mean 'width'? model has _target_, name, width"),
+        ("~model.width", "model.width: missing; nested_lookahead.tasks.models.cnn needs it"),
+        ("~model.name", "model.name: missing"),
+        ("~evaluation.every", "evaluation.every: Evaluation (DictConfig) does not support deletion"),
+        ("~dataset.split.seed", "dataset.split.seed: missing"),
+        ("optimizer.k=abc", "optimizer.k: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("optimizer.inner.lr=abc", "optimizer.inner.lr: Value 'abc' of type 'str' could not be converted to Float"),
+        ("dataset.split.train_size=1.5", "dataset.split.train_size: Value '1.5' of type 'float' could not be "),
+        ("epochs=2.5", "epochs: Value '2.5' of type 'float' could not be converted to Integer"),
+        ("epochs=0", "epochs=0: must be an integer >= 1"),
+        ("seed=-1", "seed=-1: must be an integer >= 0"),
+        ("model.width=0", "model.width=0: must be an integer >= 1"),
+        ("scheduler.warmup=1", "scheduler.warmup=1.0: must be in [0, 1)"),
+        ("scheduler.final=nan", "scheduler.final=nan: must be >= 0"),
+        ("dataset.split.val_fraction=-0.1", "dataset.split.val_fraction=-0.1: must be in [0, 1)"),
+        ("grad_clip=0", "grad_clip=0.0: must be > 0"),
+        ("checkpoint_minutes=inf", "checkpoint_minutes=inf: must be >= 0"),
+        ("evaluation.weights=slwo", "evaluation.weights=slwo: must be one of fast, slow"),
+        ("precision=fp8", "precision=fp8: must be one of auto, fp32, bf16, fp16"),
+        ("model=resnet", "In 'config': Could not find 'model/resnet': available options in 'model': cnn, cnn1d"),
+        ("optimizer/inner=custom", "optimizer.inner._target_: Missing mandatory value"),
+    ],
+)
+def test_a_mistake_has_a_line(typed, line):
+    assert said(typed).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed", "holds"),
+    [
+        (1, ">= 1", True), (0, ">= 1", False), (0.0, "> 0", False), (1e-9, "> 0", True), (None, "> 0", True),
+        (1, "in [0, 1)", False), (0, "in [0, 1)", True), (1, "in (0, 1]", True), (0, "in (0, 1]", False),
+        (float("inf"), ">= 1", False), (float("nan"), ">= 1", False), ("a", "one of a, b", True),
+        ("c", "one of a, b", False), ([1, 2], ">= 1", True), ([1, 0], ">= 1", False), ("a", ">= 1", False),
+    ],
+)  # fmt: skip
+def test_ranges(value, allowed, holds):
+    from nested_lookahead.settings import check_range
+
+    if holds:
+        check_range("key", value, allowed)
+    else:
+        with pytest.raises(UserError, match="key="):
+            check_range("key", value, allowed)
+
+
+def test_a_range_that_is_none_is_the_programs_fault():
+    from nested_lookahead.settings import check_range
+
+    with pytest.raises(ValueError, match="no such kind of range"):
+        check_range("key", 1, "about 3")
+
+
+def test_values_become_what_they_are_declared_to_be():
+    config = resolved("optimizer.h=1", "optimizer/inner=adam", "optimizer.inner.betas=[0,0.9]", "grad_clip=2")
+    assert isinstance(config.optimizer.settings["h"], float)
+    assert config.optimizer.inner.settings["betas"] == [0.0, 0.9]
+    assert isinstance(config.grad_clip, float)
+    assert OmegaConf.create(config.plain())  # nothing but plain values
+
+
+def test_a_custom_class_is_known_by_its_name():
+    names = set()
+    for target in ("torch.optim.Adamax", "torch.optim.Rprop"):
+        overrides = (
+            "optimizer/inner=custom",
+            f"optimizer.inner._target_={target}",
+            "optimizer.inner.weight_decay=null",
+        )
+        names.add(resolved(*overrides).optimizer.inner.name)
+    assert names == {"adamax", "rprop"}
+    config = resolved(*overrides[:1], "optimizer.inner._target_=torch.optim.Adamax", "+optimizer.inner.kwargs.eps=1e-7")
+    assert config.optimizer.inner.settings["eps"] == 1e-7

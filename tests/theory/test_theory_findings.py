@@ -1,0 +1,66 @@
+"""What the theory finds: tuned settings, bounds, and what is evaluated."""
+
+import numpy as np
+import pytest
+
+from nested_lookahead import theory
+from nested_lookahead.theory import findings
+from nested_lookahead.theory.tuning import Problem, tune
+
+
+def test_the_standard_setting_is_the_papers():
+    assert findings.STANDARD == ((5, 0.5), (5, 0.5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("steps", "depth", "risk"),
+    [
+        (100, 0, 1.5558486002),
+        (1000, 0, 0.6964038772),
+        (10000, 0, 0.1879234956),
+        (100, 1, 1.5087440634),
+        (1000, 1, 0.6320798644),
+        (100, 2, 1.4938250327),
+    ],
+)
+def test_tuned_risks(steps, depth, risk):
+    assert findings.best(Problem.power_law(), steps, depth).risk == pytest.approx(risk, abs=1e-10)
+
+
+def test_the_settings_of_the_best_nested_at_a_thousand_steps():
+    tuned = tune(Problem.power_law(), 1000, (25, 5))
+    assert tuned.risk == pytest.approx(0.6077954473, abs=1e-10)
+    for change in (0.9, 1.1):  # it is a minimum
+        layers = [(k, alpha * change) for k, alpha in tuned.layers]
+        assert Problem.power_law().risk(tuned.lr, layers, 1000) > tuned.risk
+        assert Problem.power_law().risk(tuned.lr * change, tuned.layers, 1000) > tuned.risk
+
+
+@pytest.mark.parametrize("steps", [100, 1000])
+def test_without_noise_to_average_away_tuning_returns_sgd(steps):
+    """x₀² = 1/a: the way to the optimum dominates."""
+    problem = Problem.power_law(start_power=1.0)
+    assert findings.best(problem, steps, 1).risk == pytest.approx(tune(problem, steps).risk, rel=1e-9)
+
+
+def test_two_time_scales():
+    table = {row[0]: float(row[2]) for row in findings.two_time_scales().rows}
+    assert table["SGD"] == pytest.approx(0.0526315789, abs=1e-10)
+    assert table["Lookahead (5, 0.5)"] == pytest.approx(0.0443393972, abs=1e-10)
+    assert table["nested (5, 0.5), (5, 0.5)"] == pytest.approx(0.0301033560, abs=1e-10)
+    (best,) = (value for name, value in table.items() if "best of a grid" in name)
+    assert best == pytest.approx(0.0353729147, rel=1e-4)
+    bounds = [findings.least_variance(0.1, depth) for depth in range(3)]
+    assert bounds == pytest.approx([0.0526315789, 0.0352722621, 0.0276033079], abs=1e-10)
+    # and nothing gets below it, however close
+    slow = 1e-9
+    for depth, alphas in ((1, np.sqrt(0.1)), (2, np.cbrt(0.1))):
+        layers = [(60, float(alphas))] * depth
+        variance = float(theory.steady_variance(findings.rate_for(layers, 0.1 * slow, slow), layers))
+        assert findings.least_variance(0.1, depth) < variance < 1.01 * findings.least_variance(0.1, depth)
+
+
+def test_what_is_evaluated():
+    values = [float(value) for _, value in findings.evaluated().rows]
+    assert values == pytest.approx([0.0092613, 0.0218928, 0.0278198, 0.0325340, 0.0416255, 0.0526316], abs=1e-7)
