@@ -23,7 +23,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from nested_lookahead import records
+from nested_lookahead.runs import files
 
 TRAIN = Path(__file__).parent.parent / "train.py"
 SETTINGS = ["-m", "optimizer=sgd,nested_lookahead", "model.width=4", "epochs=150", "threads=1", "device=cpu"]
@@ -38,8 +38,8 @@ def command(folder: Path, seeds: str) -> list[str]:
 def metrics(folder: Path) -> dict[Path, list[dict[str, str]]]:
     """Of each run below the folder, its rows less the seconds."""
     result = {}
-    for run in records.find_runs(folder):
-        with open(run / records.METRICS, newline="") as file:
+    for run in files.find_runs(folder):
+        with open(run / files.METRICS, newline="") as file:
             result[run.relative_to(folder)] = [
                 {key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)
             ]
@@ -50,11 +50,11 @@ def moment(folder: Path, began: float) -> str:
     """What a process that was killed just now had been doing, as the files it left tell."""
     if any(path.suffix in (".tmp", ".new") for path in folder.rglob("*")):
         return "writing a file"
-    locks = [path for path in folder.rglob(records.LOCK) if path.stat().st_mtime >= began]
+    locks = [path for path in folder.rglob(files.LOCK) if path.stat().st_mtime >= began]
     if not locks:
         return "starting, or between runs"
     run = max(locks, key=lambda path: path.stat().st_mtime).parent
-    status = run / records.STATUS
+    status = run / files.STATUS
     if not status.exists() or status.stat().st_mtime < began:
         return "preparing a run"
     return "training or evaluating"
@@ -98,7 +98,7 @@ def main() -> None:
             subprocess.run(command(undisturbed, seeds), check=True, stdout=subprocess.DEVNULL)
             ours, theirs = metrics(disturbed), metrics(undisturbed)
             wrong += [path for path in theirs if ours.get(path) != theirs[path]]
-            logs = [(disturbed / path / records.LOG).read_text() for path in theirs]
+            logs = [(disturbed / path / files.LOG).read_text() for path in theirs]
             resumed += sum(log.count("resumed after step") for log in logs)
             runs, rows, sweep = runs + len(theirs), rows + sum(map(len, theirs.values())), sweep + 1
             total, moments = total + count, moments + at

@@ -17,7 +17,9 @@ import numpy as np
 from tqdm import tqdm
 
 from nested_lookahead.analysis.collect import collect
-from nested_lookahead.records import Run, scores
+from nested_lookahead.runs.directory import Run
+from nested_lookahead.runs.files import COLUMNS
+from nested_lookahead.runs.scores import scores
 
 OPTIMIZER: dict[str, Any] = {
     "name": "nested_lookahead",
@@ -60,7 +62,7 @@ def make(root: Path, runs: int, rows: int) -> None:
             for i in range(rows)
         ]
         with Run(root / f"group{group}" / f"seed={seed}") as run:
-            run.start(config, {})
+            run.start(config, {}, COLUMNS)
             run.append(metrics)
             identity = {"label": "made", "id": f"{group:08x}", "seed": seed}
             steps = {"planned_steps": metrics[-1]["step"], "steps": metrics[-1]["step"], "seconds": 1.0}

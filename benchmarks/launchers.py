@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nested_lookahead import records
+from nested_lookahead.runs import files
 
 TRAIN = Path(__file__).parent.parent / "train.py"
 LAUNCHERS = {"plain": [], "joblib, 2 workers": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]}
@@ -35,7 +35,7 @@ def sweep(launcher: str, runs: int, settings: list[str], output: Path) -> tuple[
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*command, *LAUNCHERS[launcher]], check=True, stdout=subprocess.DEVNULL, env=environment)
     took = time.perf_counter() - began
-    summaries = [records.read_summary(run) for run in records.find_runs(output)]
+    summaries = [files.read_summary(run) for run in files.find_runs(output)]
     if len(summaries) != runs:
         raise SystemExit(f"{launcher}: {len(summaries)} runs were made instead of {runs}")
     return took, sum(summary["seconds"] for summary in summaries if summary)

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nested_lookahead import records, theory
+from nested_lookahead import theory
+from nested_lookahead.runs import files
 
 TRAIN = Path(__file__).parent.parent / "train.py"
 
@@ -32,10 +33,10 @@ def main() -> None:
         command = ["experiment=noisy_quadratic", f"seed=range({arguments.seeds})", f"output_dir={temporary}/runs"]
         command += ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={arguments.jobs}"]
         subprocess.run([sys.executable, str(TRAIN), *command], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        for run in records.find_runs(Path(temporary)):
-            summary = records.read_summary(run)
+        for run in files.find_runs(Path(temporary)):
+            summary = files.read_summary(run)
             assert summary is not None
-            config = records.read_config(run)
+            config = files.read_config(run)
             name = config["optimizer"]["name"]
             settings[name] = config
             for weights, splits in summary["final"].items():

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from nested_lookahead import records
+from nested_lookahead.runs import files
 
 HERE = Path(__file__).parent
 METHODS = ("sgd", "adam", "lookahead_sgd", "lookahead_adam", "nested_sgd", "nested_adam")
@@ -76,7 +76,7 @@ def sweep(root: Path, output: Path, arguments: argparse.Namespace) -> tuple[floa
     began = time.perf_counter()
     subprocess.run([sys.executable, str(HERE.parent / "train.py"), *settings], check=True, stdout=subprocess.DEVNULL)
     took = time.perf_counter() - began
-    summaries = [records.read_summary(run) or {} for run in records.find_runs(output)]
+    summaries = [files.read_summary(run) or {} for run in files.find_runs(output)]
     if len(summaries) != arguments.seeds * len(METHODS):
         raise SystemExit(f"{len(summaries)} runs were made instead of {arguments.seeds * len(METHODS)}")
     return took, summaries

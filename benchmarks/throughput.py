@@ -27,16 +27,19 @@ from torch.autograd.profiler_util import DeviceType  # type: ignore[attr-defined
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
-from nested_lookahead import augment, models
-from nested_lookahead.config import build_optimizer
-from nested_lookahead.data import Batches, Dataset, Split
-from nested_lookahead.hardware import Hardware
-from nested_lookahead.training import Recipe, Trainer, measure
+from nested_lookahead.runs.build import build_optimizer
+from nested_lookahead.runs.schema import OptimizerChoice
+from nested_lookahead.tasks import augment, models
+from nested_lookahead.tasks.data import Dataset, TensorSamples
+from nested_lookahead.training.batches import Batches
+from nested_lookahead.training.fit import measure
+from nested_lookahead.training.hardware import Hardware
+from nested_lookahead.training.trainer import Recipe, Trainer
 
-SGD = {"name": "sgd", "_target_": "torch.optim.SGD", "lr": published_loop.LR, "momentum": 0.9}
+SGD = OptimizerChoice("sgd", "torch.optim.SGD", {"lr": published_loop.LR, "momentum": 0.9}, None)
 
 
-def our_trainer(build: Callable[..., nn.Module], data: Split, hardware: Hardware) -> Trainer:
+def our_trainer(build: Callable[..., nn.Module], data: TensorSamples, hardware: Hardware) -> Trainer:
     dataset = Dataset.from_splits(data, data.take(np.arange(0)), data, 10).to(hardware.device)
     layout = torch.channels_last if hardware.channels_last else torch.contiguous_format
     model = build((3, 32, 32), 10).to(hardware.device, memory_format=layout)  # type: ignore[call-overload]
@@ -124,7 +127,7 @@ class Way:
             pixels = torch.from_numpy(self.images).permute(0, 3, 1, 2).contiguous()
             precision, compile = name.removeprefix("ours, ").partition(", ")[::2]
             hardware = Hardware(torch.device(device), precision, channels_last=True, compile=bool(compile))
-            data = Split(pixels, torch.from_numpy(self.labels))
+            data = TensorSamples(pixels, torch.from_numpy(self.labels))
             self.trainer = our_trainer(getattr(models, model), data, hardware)
             hardware.keep_freed_memory()
             self.loop = our_loop(self.trainer)
