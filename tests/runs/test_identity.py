@@ -54,6 +54,39 @@ def test_other_peoples_code_counts_wherever_it_lies():
     assert len({identity(DEFAULT), identity(theirs), identity(others)}) == 3
 
 
+def layered(*layers):
+    return DEFAULT | {"optimizer": {"name": "multilayer_lookahead", "layers": [*layers], "pullback": "none"}}
+
+
+def layer(target, **settings):
+    return {"_target_": target, "k": 5, "alpha": 0.5, **settings}
+
+
+def test_a_layer_with_code_of_its_own_is_known_by_its_class_wherever_ours_lies():
+    ours, moved, other = (layered([5, 0.5], layer(f"nested_lookahead.{target}", mu=0.5)) for target in (
+        "optim.HeavyBall", "layers.momentum.HeavyBall", "optim.Nesterov"
+    ))  # fmt: skip
+    assert computed(ours) == computed(moved)
+    assert computed(ours)["optimizer"]["layers"] == [[5, 0.5], layer("HeavyBall", mu=0.5)]
+    assert identity(ours) != identity(other)
+    theirs, elsewhere = (layered(layer(target)) for target in ("my.HeavyBall", "my.moved.HeavyBall"))
+    assert computed(theirs)["optimizer"]["layers"] == [layer("my.HeavyBall")]
+    assert identity(theirs) != identity(elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("layers", "text"),
+    [
+        ([layer("my.HeavyBall", mu=0.9)], "heavyball-k5-a0.5-m0.9"),
+        ([[2, 0.8], layer("my.HeavyBall", outer_mu=1.0, pullback="reset")], "2x0.8-heavyball-k5-a0.5-om1-reset"),
+        ([layer("my.HeavyBall", where="a/b c")], "heavyball-k5-a0.5-axbxc"),
+    ],
+)
+def test_the_label_of_a_layer_with_code_of_its_own(layers, text):
+    optimizer = layered(*layers)["optimizer"] | {"inner": {"name": "sgd"}}
+    assert label(DEFAULT | {"optimizer": optimizer}) == f"multilayer_lookahead-sgd-{text}-none"
+
+
 @pytest.mark.parametrize("stored", STORED, ids=lambda stored: " ".join(stored["overrides"]) or "default")
 def test_identities_stay_what_they_were(stored):
     """Else finished runs would be made again. A new key belongs in identity.ADDED, with what older runs did."""

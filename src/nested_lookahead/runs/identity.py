@@ -39,7 +39,10 @@ A key at this value is left out, so that adding it does not orphan the runs made
 """
 
 OWN = "nested_lookahead."
-"""Our own code is named by its group's ``name``, wherever it lies; other people's by its ``_target_``, too."""
+"""Our own code is named by its group's ``name``, wherever it lies; other people's by its ``_target_``, too.
+
+What has no ``name``, such as a layer that is a dictionary, is named by the last part of its ``_target_``.
+"""
 
 
 def computed(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,11 +54,16 @@ def computed(config: Mapping[str, Any]) -> dict[str, Any]:
         return key not in (*BOOKKEEPING, *FEEDERS, "seed") and not (key in ADDED and value == ADDED[key])
 
     def kept(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-        return {
-            key: kept(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
-            for key, value in node.items()
-            if counts(prefix + key, value)
-        }
+        found = {key: inside(v, f"{prefix}{key}.") for key, v in node.items() if counts(prefix + key, v)}
+        target = str(node.get("_target_", ""))
+        if target.startswith(OWN) and "name" not in node:
+            found["_target_"] = _last(target)
+        return found
+
+    def inside(value: Any, prefix: str) -> Any:
+        if isinstance(value, list):
+            return [inside(one, prefix) for one in value]
+        return kept(value, prefix) if isinstance(value, Mapping) else value
 
     return kept(config, "")
 
@@ -72,13 +80,34 @@ def label(config: Mapping[str, Any]) -> str:
         return str(optimizer["name"])
     parts = [optimizer["name"], optimizer["inner"]["name"]]
     parts += [_initials(key) + _short(value) for key, value in optimizer.items() if key not in SAID_APART]
-    parts += [re.sub(r"[^\w.]+", "x", str(layer)).strip("x") for layer in optimizer.get("layers", [])]
+    parts += [_layer(layer) for layer in optimizer.get("layers", [])]
     pullback = optimizer["pullback"]
     parts.append("+".join(map(str, pullback)) if isinstance(pullback, list) else str(pullback))
     return "-".join(parts)
 
 
 SAID_APART = ("name", "_target_", "inner", "layers", "pullback")
+
+
+def _layer(layer: Any) -> str:
+    """``[5, 0.5]`` as 5x0.5; one with its ``_target_`` as heavyball-k5-a0.5-m0.9."""
+    if not isinstance(layer, Mapping):
+        return _plain(layer)
+    parts = [_last(str(layer.get("_target_", ""))).lower()]
+    parts += [
+        value if isinstance(value, str) else _initials(key) + _short(value)
+        for key, value in layer.items()
+        if key != "_target_"
+    ]
+    return "-".join(map(_plain, parts))
+
+
+def _last(target: str) -> str:
+    return target.rpartition(".")[2]
+
+
+def _plain(value: Any) -> str:
+    return re.sub(r"[^\w.]+", "x", str(value)).strip("x")
 
 
 def _initials(key: str) -> str:
