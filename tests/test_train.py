@@ -132,6 +132,44 @@ def test_choices_train(command, overrides):
     assert "completed" in out
 
 
+HEAVY_BALL = """
+from dataclasses import dataclass
+
+import torch
+from nested_lookahead.optim import Layer, apply_
+
+
+@dataclass(frozen=True)
+class HeavyBall(Layer):
+    mu: float = 0.5
+
+    def buffers(self):
+        return {"momentum": torch.zeros_like}
+
+    def update_(self, below, own):
+        for to, amount in ((below, 1.0), (own["slow"], -1.0)):
+            apply_("add_", own["momentum"], to, alpha=amount * self.alpha)
+        apply_("add_", own["slow"], own["momentum"])
+        apply_("mul_", own["momentum"], self.mu)
+"""
+
+
+def test_a_layer_with_a_rule_of_its_own_trains(command, monkeypatch, tmp_path):
+    """Typed, or as a choice in somebody's own folder: the same run."""
+    (tmp_path / "somebodys_layer.py").write_text(HEAVY_BALL)
+    monkeypatch.syspath_prepend(tmp_path)
+    layer = "{_target_: somebodys_layer.HeavyBall, k: 2, alpha: 0.5, mu: 0.9}"
+    status, _, err = command("train.py", *QUICK, "optimizer=multilayer_lookahead", f"optimizer.layers=[{layer}]")
+    assert (status, err) == (0, "")
+    (run,) = runs_below("outputs")
+    assert run.parent.name.startswith("multilayer_lookahead-sgd-heavyball-k2-a0.5-m0.9-none-")
+    (tmp_path / "own/optimizer").mkdir(parents=True)
+    (tmp_path / "own/optimizer/heavy.yaml").write_text(f"defaults: [multilayer_lookahead, _self_]\nlayers: [{layer}]\n")
+    status, _, err = command("train.py", "--config-dir", "own", *QUICK, "optimizer=heavy")
+    assert (status, err) == (0, "")
+    assert runs_below("outputs") == [run]
+
+
 MISTAKES = [
     # what is typed, and what the one line must say: what, where, what is allowed
     (["optimizer.k=0"], ["k must be an integer >= 1, got 0"]),
@@ -163,6 +201,14 @@ MISTAKES = [
     (["device=toaster"], ["device=toaster", "must be auto, cpu, cuda"]),
     (["pullback=all"], ["'pullback/all'", "none, pullback, pullback_inner"]),
     (["optimizer=multilayer_lookahead", "optimizer.layers=[5,0.5]"], ["(k, alpha) pair"]),
+    (
+        [
+            "optimizer=multilayer_lookahead",
+            "optimizer.layers=[{_target_: nested_lookahead.optim.Layer, k: 0, alpha: 1}]",
+        ],
+        ["optimizer=multilayer_lookahead: k must be an integer >= 1, got 0"],
+    ),
+    (["optimizer=multilayer_lookahead", "optimizer.layers=[{k: 5, alpha: 1}]"], ["(k, alpha) pair, got {'k': 5"]),
     (["device=meta"], ["device=meta: must be auto, cpu, cuda, cuda:N or mps"]),
     (["dataset=mnist1d"], ["model=cnn: cnn takes 2-D samples, these are 1-D, (1, 40); try model=cnn1d or mlp"]),
     (["dataset=cifar10", "dataset.download=false"], ["dataset=cifar10: cifar-10-batches-py/data_batch_1 is missing"]),

@@ -49,7 +49,8 @@ class Signature:
 def signature_of(target: str) -> Signature | None:
     """Of ``package.module.name``; None where there is no source to read it from.
 
-    A class takes what its constructor takes or, as a dataclass, its fields.
+    A class takes what its constructor takes or, as a dataclass, its fields; with a base that cannot be read from where
+    it is named, such as ``package.Base``, it may take more.
     """
     module, _, name = target.rpartition(".")
     found = _definition(module, name)
@@ -131,18 +132,21 @@ def _of_class(module: str, node: ast.ClassDef) -> Signature | None:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
             return _of_function(statement, bound=True)
     inherited: dict[str, Setting] = {}
+    unread = False
     for base in node.bases:
         found = _definition(module, base.id) if isinstance(base, ast.Name) else None
+        unread = unread or (found is None and ast.unparse(base).rpartition(".")[2] != "NamedTuple")
         if isinstance(found, ast.ClassDef) and (signature := _of_class(module, found)) is not None:
             inherited |= signature.settings
+            unread = unread or signature.open
     if not _is_record(node):
-        return Signature(inherited) if inherited else None
+        return Signature(inherited, unread) if inherited else None
     fields = {
         statement.target.id: _setting(statement.annotation, statement.value)
         for statement in node.body
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
     }
-    return Signature(inherited | fields)
+    return Signature(inherited | fields, unread)
 
 
 def _is_record(node: ast.ClassDef) -> bool:

@@ -11,6 +11,7 @@ from nested_lookahead import signatures
 from nested_lookahead.command import explain
 from nested_lookahead.errors import UserError
 from nested_lookahead.runs import schema
+from nested_lookahead.runs.identity import run_name
 
 schema.register()
 
@@ -133,6 +134,62 @@ def test_signatures_of_other_peoples_modules(tmp_path, monkeypatch):
         signatures.defaults_of("math.sin")
     with pytest.raises(LookupError, match="assigns no literal"):
         signatures.constant("somebodys.own", "net")
+
+
+LAYERS = """
+from dataclasses import dataclass
+from nested_lookahead import optim
+from nested_lookahead.optim import Layer
+
+@dataclass(frozen=True)
+class HeavyBall(Layer):
+    mu: float = 0.0
+
+@dataclass(frozen=True)
+class Far(optim.Layer):
+    mu: float = 0.0
+"""
+
+
+@pytest.fixture
+def layers(tmp_path, monkeypatch):
+    """Overrides for a layer of somebody's own, with these settings."""
+    (tmp_path / "somebodys_layers.py").write_text(LAYERS)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def overrides(settings, name="HeavyBall"):
+        return "optimizer=multilayer_lookahead", f"optimizer.layers=[{{_target_: somebodys_layers.{name}, {settings}}}]"
+
+    return overrides
+
+
+def test_a_layer_with_code_of_its_own_has_the_types_of_its_signature(layers):
+    typed = ("k: 5, alpha: 1, mu: 0", "k: 5, alpha: 1.0, mu: 0.0", "mu: 0, alpha: 1, k: 5")
+    whole, decimal, turned = (resolved(*layers(settings)).plain() for settings in typed)
+    assert run_name(whole) == run_name(decimal) == run_name(turned)
+    (layer,) = whole["optimizer"]["layers"]
+    assert layer == {"_target_": "somebodys_layers.HeavyBall", "k": 5, "alpha": 1.0, "mu": 0.0}
+    assert [type(value) for value in layer.values()] == [str, int, float, float]
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            "k: 5, alpha: 0.5, mmu: 1",
+            "optimizer.layers[0].mmu: no such key; did you mean 'mu'? optimizer.layers[0] has _target_, alpha, k, mu, ",
+        ),
+        ("k: 5", "optimizer.layers[0].alpha: missing; somebodys_layers.HeavyBall needs it"),
+        ("k: 5, alpha: 0.5, mu: abc", "optimizer.layers[0].mu: Value 'abc' of type 'str' could not be converted to "),
+    ],
+)
+def test_a_mistake_in_a_layer_has_a_line(layers, settings, line):
+    assert said(*layers(settings)).startswith(line)
+
+
+def test_a_layer_whose_base_cannot_be_read_takes_any_settings(layers):
+    (layer,) = resolved(*layers("k: 5, alpha: 0.5, mu: 1", "Far")).optimizer.settings["layers"]
+    assert layer == {"_target_": "somebodys_layers.Far", "k": 5, "alpha": 0.5, "mu": 1.0}
 
 
 def said(*overrides):

@@ -209,15 +209,7 @@ def _one_spelling(settings: dict[str, Any]) -> dict[str, Any]:
     """For what has several: [5, 1] and [5, 1.0]; [reset, reset] and reset; [reset, none] and reset_inner."""
     made = dict(settings)
     if isinstance(layers := made.get("layers"), list):
-        types = signature_of(LAYER)
-        assert types is not None
-        kinds = list(types.settings.values())
-        made["layers"] = [
-            [float(value) if kinds[i].type is float and type(value) is int else value for i, value in enumerate(layer)]
-            if isinstance(layer, list) and len(layer) <= len(kinds)
-            else layer
-            for layer in layers
-        ]
+        made["layers"] = [_layer(f"optimizer.layers[{i}]", layer) for i, layer in enumerate(layers)]
     modes = made.get("pullback")
     if isinstance(modes, list) and len(modes) == (len(made["layers"]) if "layers" in made else 2):
         if len(set(modes)) == 1:
@@ -225,3 +217,25 @@ def _one_spelling(settings: dict[str, Any]) -> dict[str, Any]:
         elif len(modes) == 2 and "none" in modes:
             made["pullback"] = f"{modes[0]}_inner" if modes[1] == "none" else f"{modes[1]}_outer"
     return made
+
+
+def _layer(key: str, layer: Any) -> Any:
+    """A (k, alpha) pair, or a layer with its ``_target_``, with the types and in the order of its signature.
+
+    Anything else as it is.
+    """
+    if isinstance(layer, dict) and "_target_" in layer:
+        target = str(layer["_target_"])
+        known = signature_of(target)
+        keys = ["_target_", *(known.settings if known else ())]  # unlike a group's, all may be given without a plus
+        given = {name: layer[name] for name in (*keys, *layer) if name in layer and name != "_target_"}
+        return {"_target_": target, **typed_settings(key, target, given, 0, keys)}
+    types = signature_of(LAYER)
+    assert types is not None
+    kinds = [setting.type for setting in types.settings.values()]
+    if not isinstance(layer, list) or len(layer) > len(kinds):
+        return layer
+    return [
+        float(value) if kind is float and type(value) is int else value
+        for kind, value in zip(kinds, layer, strict=False)
+    ]
