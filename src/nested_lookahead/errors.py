@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -48,3 +49,18 @@ def unknown_key(full_key: str, allowed: Iterable[str], further: Iterable[str] = 
     guesses += [other for other in further if other.rpartition(".")[2] == key]
     hint = f"did you mean {guesses[0]!r}? " if guesses else ""
     return f"{full_key}: no such key; {hint}{parent or 'the top level'} has {', '.join(allowed)}"
+
+
+def one_line(message: str, longest: int = 1000) -> str:
+    """A message of several paragraphs, such as Hydra's, as one line: no search path, no advice to append keys that no
+    schema knows, and no more than so many characters: an error may quote all that it was given."""
+    paragraph = message.partition("Config search path:")[0]
+    lines = [line.strip() for line in paragraph.splitlines()]
+    kept = [
+        line for line in lines if line and not re.match(r"To append to your|full_key:|(object|reference)_type=", line)
+    ]
+    if "Available options in" in paragraph:
+        where = next(i for i, line in enumerate(kept) if line.startswith("Available options in"))
+        kept = [f"{' '.join(kept[:where])}: {kept[where][0].lower()}{kept[where][1:]} {', '.join(kept[where + 1 :])}"]
+    line = "".join(c if c.isprintable() else " " for c in " ".join(kept))
+    return line if len(line) <= longest else f"{line[: longest // 2]} … {line[-longest // 4 :]}"

@@ -5,7 +5,6 @@ A set that cannot be had ends in a `UserError` that says what is missing, where 
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import random
@@ -21,8 +20,9 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from nested_lookahead.errors import UserError
+from nested_lookahead.errors import UserError, one_line
 from nested_lookahead.tasks.data import Source, TensorSamples
+from nested_lookahead.tasks.formats import read_arrays, read_cifar, read_idx, read_svhn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,11 +72,9 @@ def mnist1d(data_dir: str) -> Source:
 
 def _load_cached(cache: Path) -> dict[str, np.ndarray[Any, Any]] | None:
     try:
-        with np.load(cache) as file:
-            arrays = {name: file[name] for name in ("x", "y", "x_test", "y_test")}
+        return read_arrays(cache, ("x", "y", "x_test", "y_test"))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):  # not there, or not whole
         return None
-    return arrays
 
 
 def _generate_mnist1d() -> dict[str, np.ndarray[Any, Any]]:
@@ -127,23 +125,6 @@ def _idx_source(name: str, folder: str, data_dir: str, download: bool, elsewhere
     )
 
 
-def read_idx(path: Path) -> np.ndarray[Any, Any]:
-    """An array of unsigned bytes in LeCun's IDX format, plain or gzipped.
-
-    Raises:
-        ValueError: the file is of another format, or shorter or longer than its header says.
-    """
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as file:
-        content = file.read()
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
-        raise ValueError("not an IDX file of unsigned bytes")
-    rank = content[3]
-    shape = np.frombuffer(content, dtype=">u4", count=rank, offset=4)
-    data = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * rank)
-    return data.reshape(shape)
-
-
 def cifar10(data_dir: str, download: bool) -> Source:
     """50,000 + 10,000 photographs in 10 classes, 3 × 32 × 32 (Krizhevsky 2009)."""
     batches = [f"data_batch_{number}" for number in range(1, 6)]
@@ -165,43 +146,23 @@ def _cifar_source(
     test: list[str],
     num_classes: int,
 ) -> Source:
-    from torchvision import datasets
-
-    root = Path(data_dir)
+    root, key = Path(data_dir), "labels" if num_classes == 10 else "fine_labels"
     _obtain(name, root, [f"{folder}/{file}" for file in train + test], download, lambda into: _fetch(official, into))
-    # torchvision refuses whatever is not the original byte for byte; a subset in its format is welcome here.
-    accepting = {"_check_integrity": lambda self: True, "_load_meta": lambda self: None}
-    reader = type(official, (getattr(datasets, official),), accepting)
 
-    def read(path: Path, is_train: bool) -> TensorSamples:
-        loaded = reader(root, train=is_train)
-        return _images(name, loaded.data.transpose(0, 3, 1, 2), np.asarray(loaded.targets))
+    def read(files: list[str]) -> TensorSamples:
+        parts = [_read(name, root / folder / file, lambda path: read_cifar(path, key)) for file in files]
+        return _images(name, *(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
-    return Source(
-        _read(name, root / folder, lambda path: read(path, True)),
-        _read(name, root / folder, lambda path: read(path, False)),
-        num_classes,
-    )
+    return Source(read(train), read(test), num_classes)
 
 
 def svhn(data_dir: str, download: bool) -> Source:
     """73,257 + 26,032 house-number digits, 3 × 32 × 32 (Netzer et al. 2011); the extra set is not used."""
-    from torchvision import datasets
-
     root = Path(data_dir)
-    files = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
-    _obtain("svhn", root, list(files.values()), download, lambda into: _fetch("SVHN", into))
-    reader = type("SVHN", (datasets.SVHN,), {"_check_integrity": lambda self: True})
-
-    def read(part: str) -> TensorSamples:
-        loaded = reader(root, split=part)
-        return _images("svhn", loaded.data, loaded.labels)
-
-    def read_part(part: str) -> TensorSamples:
-        loaded: TensorSamples = _read("svhn", root / files[part], lambda path: read(part))
-        return loaded
-
-    return Source(read_part("train"), read_part("test"), num_classes=10)
+    files = ("train_32x32.mat", "test_32x32.mat")
+    _obtain("svhn", root, files, download, lambda into: _fetch("SVHN", into))
+    train, test = (_images("svhn", *_read("svhn", root / file, read_svhn)) for file in files)
+    return Source(train, test, num_classes=10)
 
 
 def imagenet(data_dir: str, size: Annotated[int, ">= 1"], workers: Annotated[int, ">= 0"]) -> Source:
@@ -275,7 +236,7 @@ def _obtain(name: str, root: Path, files: Sequence[str], download: bool, fetch: 
                     (root / file).parent.mkdir(parents=True, exist_ok=True)
                     os.replace(Path(temporary) / file, root / file)
     except Exception as error:  # whatever a network, a server or a disk can do
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(str(error), 200) or type(error).__name__
         raise UserError(
             f"dataset={name}: {missing()[0]} is missing ({where}) and could not be downloaded: {reason}; "
             "set dataset.data_dir to a folder that has it"
@@ -294,8 +255,17 @@ def _read(name: str, path: Path, read: Callable[[Path], Any]) -> Any:
         return read(path)
     except UserError:
         raise
+    except (MemoryError, OSError) as error:
+        if isinstance(error, OSError) and (error.errno is None or isinstance(error, FileNotFoundError)):
+            raise _broken(name, path, error) from error
+        reason = one_line(str(error), 200) or type(error).__name__
+        raise UserError(f"dataset={name}: {path.resolve()} cannot be read now ({reason})") from error
     except Exception as error:  # unpickling, unzipping and parsing fail in many ways
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(
-            f"dataset={name}: {path.resolve()} is broken ({reason}); delete it and run again to download it anew"
-        ) from error
+        raise _broken(name, path, error) from error
+
+
+def _broken(name: str, path: Path, error: Exception) -> UserError:
+    reason = one_line(str(error), 200) or type(error).__name__
+    return UserError(
+        f"dataset={name}: {path.resolve()} is broken ({reason}); delete it and run again to download it anew"
+    )
