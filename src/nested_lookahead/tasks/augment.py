@@ -32,10 +32,10 @@ def published(
     images: Tensor,
     generator: torch.Generator,
     padding: Annotated[int, ">= 0"],
-    contrast: Annotated[tuple[float, float], ">= 0"],
-    saturation: Annotated[tuple[float, float], ">= 0"],
-    hue: tuple[float, float],
-    degrees: float,
+    contrast: Annotated[tuple[float, float], "ascending, >= 0"],
+    saturation: Annotated[tuple[float, float], "ascending, >= 0"],
+    hue: Annotated[tuple[float, float], "ascending, in [-1, 1]"],
+    degrees: Annotated[float, "in [0, 180]"],
 ) -> Tensor:
     """`standard`, then contrast, saturation and hue in this order, then rotation: the published study's pipeline.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,6 +14,8 @@ from torch import Tensor
 from nested_lookahead.errors import UserError
 from nested_lookahead.settings import Split
 from nested_lookahead.tasks.objectives import CLASSIFICATION, Objective
+
+log = logging.getLogger(__name__)
 
 
 class Samples(Protocol):
@@ -115,7 +118,7 @@ class Dataset:
         num_classes: int,
         objective: Objective = CLASSIFICATION,
     ) -> Dataset:
-        return cls(train, validation, test, num_classes, *train.moments(), objective)
+        return cls(train, validation, test, num_classes, *_scale(*train.moments()), objective)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -140,6 +143,36 @@ class Dataset:
         return (floats - self.mean.view(per_channel)) / self.std.view(per_channel)
 
 
+def _scale(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """What samples are normalised by; a channel that is constant is centred alone."""
+    constant = torch.nonzero(~(std > 0)).flatten().tolist()
+    if constant:
+        named = ", ".join(map(str, constant[:5])) + (", …" if len(constant) > 5 else "")
+        log.warning(
+            "dataset: %d channel(s) of the training samples are constant (%s, counted from 0): they are centred, and "
+            "not divided by a spread of 0",
+            len(constant),
+            named,
+        )
+    return mean, torch.where(std > 0, std, 1.0)
+
+
+def _check_samples(part: str, samples: Samples, num_classes: int) -> None:
+    """Raises:
+    UserError: there are none, or a value is not finite, or a label none of the classes'.
+    """
+    if not len(samples):
+        raise UserError(f"dataset: there are no {part} samples")
+    if isinstance(samples, TensorSamples) and samples.images.is_floating_point():
+        bad = ~torch.isfinite(samples.images.transpose(0, 1).reshape(samples.images.shape[1], -1)).all(1)
+        if bad.any():
+            channel = int(torch.nonzero(bad)[0])
+            raise UserError(f"dataset: {part} samples hold numbers that are not finite, in channel {channel} (from 0)")
+    least, most = int(samples.labels.min()), int(samples.labels.max())
+    if least < 0 or most >= num_classes:
+        raise UserError(f"dataset: {part} labels must be in [0, {num_classes - 1}], and are in [{least}, {most}]")
+
+
 def split_source(source: Source, wanted: Split, seed: int) -> Dataset:
     """Hold out a stratified validation split, and keep a stratified subset of the rest to train on.
 
@@ -149,6 +182,8 @@ def split_source(source: Source, wanted: Split, seed: int) -> Dataset:
     Raises:
         UserError: a size that the data set does not have.
     """
+    for part, samples in (("training", source.train), ("test", source.test)):
+        _check_samples(part, samples, source.num_classes)
     labels, size = source.train.labels.numpy(), wanted.train_size
     seed = seed if wanted.seed is None else wanted.seed
     kept, validation = _stratified(np.arange(len(labels)), labels, round(wanted.val_fraction * len(labels)), seed)
@@ -157,6 +192,11 @@ def split_source(source: Source, wanted: Split, seed: int) -> Dataset:
             allowed = f"in [{source.num_classes}, {len(kept)}]"
             raise UserError(f"dataset.split.train_size={size}: must be {allowed} here")
         _, kept = _stratified(kept, labels, size, seed)
+
+    if not len(kept):
+        raise UserError(
+            f"dataset.split.val_fraction={wanted.val_fraction}: leaves none of the {len(labels):,} samples to train on"
+        )
 
     def take(chosen: np.ndarray[Any, Any]) -> Samples:
         return source.train if len(chosen) == len(labels) else source.train.take(chosen)

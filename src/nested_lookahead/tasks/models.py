@@ -196,7 +196,8 @@ def vit_tiny(
     """torchvision's Vision Transformer (Dosovitskiy et al. 2021) in the width of ViT-Ti (Touvron et al. 2021).
 
     Raises:
-        ValueError: the images are not square, or not a whole number of patches wide.
+        ValueError: the images are not square, or not a whole number of patches wide; or ``hidden`` is no multiple of
+            ``heads``.
     """
     from torchvision.models import VisionTransformer
 
@@ -204,6 +205,8 @@ def vit_tiny(
     size = shape[1]
     if shape[1] != shape[2] or size % patch_size:
         raise ValueError(f"vit_tiny takes square images, a multiple of patch_size={patch_size} wide; these are {shape}")
+    if hidden % heads:
+        raise ValueError(f"vit_tiny takes a hidden={hidden} that is a multiple of heads={heads}")
     model = VisionTransformer(size, patch_size, layers, heads, hidden, mlp_dim=4 * hidden, num_classes=num_classes)
     if channels != 3:
         model.conv_proj = nn.Conv2d(channels, hidden, patch_size, stride=patch_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from torch.nn.functional import cross_entropy
 
 class Objective(Protocol):
     """What a model's outputs are worth."""
+
+    bounds: ClassVar[tuple[float | None, float | None]]
+    """The least and the most that a mean score can be; None where there is no bound."""
 
     def to(self, device: torch.device) -> Objective: ...
 
@@ -23,6 +26,8 @@ class Objective(Protocol):
 
 class Classification:
     """Cross-entropy in nats, and the number of correct answers."""
+
+    bounds: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
 
     def to(self, device: torch.device) -> Classification:
         return self

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -58,6 +58,7 @@ class Quadratic:
     """The objective. Its score is the share of the risk at the start that is gone: 1 at the optimum, 0 at the start."""
 
     curvature: Tensor
+    bounds: ClassVar[tuple[float | None, float | None]] = (None, 1.0)
 
     def to(self, device: torch.device) -> Quadratic:
         return Quadratic(self.curvature.to(device))
