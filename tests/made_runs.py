@@ -1,6 +1,6 @@
 """Run directories with made results, as train.py leaves them."""
 
-import re
+import json
 from pathlib import Path
 
 from nested_lookahead.runs.directory import Run
@@ -58,15 +58,15 @@ def make_run(
     with Run(path) as run:
         run.start(config, {}, COLUMNS)
         run.append(rows)
-        named = {"label": optimizer, "id": identity(config), "seed": seed}
-        run.finish({"status": status, "run": named, "planned_steps": 20 * epochs, **scores(rows)})
+        run.finish({"status": status, "planned_steps": 20 * epochs, **scores(rows)})
     return path
 
 
 def unsigned(path):
-    """The run without its checksum, as another program may write it."""
+    """The run without its checksum and its name, as another program may write it."""
     summary = path / "summary.json"
-    summary.write_text(re.sub(r',\s*"sha256": "\w+"', "", summary.read_text()))
+    content = json.loads(summary.read_text())
+    summary.write_text(json.dumps({key: value for key, value in content.items() if key not in ("sha256", "run")}))
     return path
 
 

@@ -1,5 +1,6 @@
 """The run directory, as written and as read."""
 
+import contextlib
 import json
 import math
 import os
@@ -9,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nested_lookahead.errors import RunFailed
-from nested_lookahead.runs import files
+from nested_lookahead.errors import RunFailed, UserError
+from nested_lookahead.runs import checkpoints, earlier, files
 from nested_lookahead.runs.directory import Run
 from nested_lookahead.runs.provenance import environment
 from nested_lookahead.runs.scores import objective
@@ -47,7 +48,7 @@ def test_what_is_written_is_what_is_read(tmp_path):
     assert math.isnan(metrics["loss"][1])
     assert metrics["seconds"][0] == 1 / 3
     summary = files.read_summary(path)
-    assert set(summary) == {"version", "status", "sha256"}
+    assert set(summary) == {"version", "run", "status", "sha256"}
     assert files.is_intact(path, summary)
     assert not files.is_intact(path, summary | {"status": "diverged"})
     (path / "metrics.csv").write_text((path / "metrics.csv").read_text().replace("0.5", "0.6", 1))
@@ -157,7 +158,7 @@ def test_status_says_who_makes_the_run_and_how_it_fares(tmp_path):
     content = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert content == {"version": files.VERSION, "config": CONFIG, "choices": {"optimizer": "sgd"}}
     with Run(tmp_path) as run:
-        assert run.resume(run.load_checkpoint(), CONFIG, {}, COLUMNS) == [row(1)]
+        assert run.resume(run.load_checkpoint(CONFIG), CONFIG, {}, COLUMNS) == [row(1)]
         assert files.read_status(tmp_path)["resumed"] is True
 
 
@@ -201,9 +202,9 @@ def test_a_checkpoint_runs_no_code(tmp_path, caplog):
 
     torch.save({"metrics": [], "payload": Payload(tmp_path / "ran")}, tmp_path / "checkpoint.pt")
     with Run(tmp_path) as run:
-        assert run.load_checkpoint() is None
+        assert run.load_checkpoint(CONFIG) is None
     assert not (tmp_path / "ran").exists()
-    assert "checkpoint.pt cannot be read" in caplog.text
+    assert "checkpoint.pt is damaged (its digest is another one): kept as checkpoint.pt.damaged-1" in caplog.text
 
 
 def test_columns_that_came_later_are_empty_in_earlier_rows(tmp_path):
@@ -212,14 +213,14 @@ def test_columns_that_came_later_are_empty_in_earlier_rows(tmp_path):
         run.append([row(1)])
         run.save_checkpoint({})
     with Run(tmp_path) as run:
-        run.resume(run.load_checkpoint(), CONFIG, {}, [*COLUMNS, "flavour"])
+        run.resume(run.load_checkpoint(CONFIG), CONFIG, {}, [*COLUMNS, "flavour"])
         run.append([row(2) | {"flavour": 0.5}])
         run.save_checkpoint({})
     metrics = files.read_metrics(tmp_path)
     assert list(metrics.columns) == [*COLUMNS, "flavour"]
     assert metrics["flavour"].isna().tolist() == [True, False]
     with Run(tmp_path) as run:  # and a version without it goes on, too
-        rows = run.resume(run.load_checkpoint(), CONFIG, {}, COLUMNS)
+        rows = run.resume(run.load_checkpoint(CONFIG), CONFIG, {}, COLUMNS)
         assert rows == [row(1), row(2) | {"flavour": 0.5}]
         run.append([row(3)])
     assert files.read_metrics(tmp_path)["step"].tolist() == [1, 2, 3]
@@ -259,3 +260,172 @@ def test_a_package_that_is_not_there_is_left_out(monkeypatch):
     monkeypatch.setattr(metadata, "version", version)
     assert "torchvision" not in (names := environment()["versions"])
     assert {"numpy", "hydra-core"} <= set(names)
+
+
+def recorded(path, config=CONFIG, steps=1):
+    """A run that is over, with a checkpoint."""
+    with Run(path) as run:
+        run.start(config, {}, COLUMNS)
+        run.append([row(step) for step in range(1, steps + 1)])
+        run.save_checkpoint({"w": steps})
+        run.finish({"status": "completed"})
+    return {
+        name: (path / name).read_bytes() for name in ("summary.json", "checkpoint.pt", "metrics.csv", "config.yaml")
+    }
+
+
+def content(path, names):
+    return {name: (path / name).read_bytes() for name in names}
+
+
+def test_a_beginning_that_comes_to_nothing_leaves_what_was_there(tmp_path):
+    before = recorded(tmp_path)
+    with pytest.raises(ValueError, match="no"), Run(tmp_path) as run:
+        run.start(CONFIG | {"seed": 1}, {}, COLUMNS)
+        run.append([row(7)])
+        assert files.read_summary(tmp_path) is None
+        assert files.find_runs(tmp_path) == [tmp_path]  # what is out of the way is no run
+        raise ValueError("no")
+    with Run(tmp_path):
+        assert content(tmp_path, before) == before
+    assert not list(tmp_path.glob(".earlier*"))
+
+
+def test_what_was_there_goes_with_the_first_checkpoint_of_a_new_beginning(tmp_path):
+    recorded(tmp_path, steps=3)
+    with pytest.raises(ValueError, match="no"), Run(tmp_path) as run:
+        run.start(CONFIG, {}, COLUMNS)
+        run.append([row(1)])
+        run.save_checkpoint({"w": "new"})
+        raise ValueError("no")
+    with Run(tmp_path) as run:
+        assert run.load_checkpoint(CONFIG)["w"] == "new"
+        assert files.read_summary(tmp_path) is None
+    assert not list(tmp_path.glob(".earlier*"))
+
+
+@pytest.mark.parametrize("moved", range(5))
+def test_moving_away_and_bringing_back_can_stop_anywhere(tmp_path, monkeypatch, moved):
+    """In the middle of one, or of the other."""
+    before = recorded(tmp_path)
+    real, done = os.replace, []
+
+    def replace(source, target):
+        if len(done) == moved:
+            raise OSError(5, "broken")
+        done.append(real(source, target))
+
+    for act in (earlier.move_away, earlier.bring_back):
+        with monkeypatch.context() as patch:
+            done.clear()
+            patch.setattr(os, "replace", replace)
+            with contextlib.suppress(OSError):
+                act(tmp_path)
+    earlier.bring_back(tmp_path)
+    assert content(tmp_path, before) == before
+    assert not list(tmp_path.glob(".earlier*"))
+
+
+@pytest.mark.parametrize("name", [".earlier", ".earlier.moving"])
+@pytest.mark.parametrize("make", [os.mkfifo, Path.touch, lambda path: path.symlink_to("/etc")])
+def test_what_is_in_the_place_of_an_earlier_run_and_is_none_is_put_aside(tmp_path, name, make):
+    before = recorded(tmp_path)
+    make(tmp_path / name)
+    with Run(tmp_path):
+        assert content(tmp_path, before) == before
+    assert [path.name for path in tmp_path.glob(".earlier*")] == [f"{name}.damaged-1"]
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), OSError(24, "Too many open files"), MemoryError()])
+def test_a_checkpoint_that_cannot_be_read_now_is_not_damaged(tmp_path, monkeypatch, error):
+    before = recorded(tmp_path)
+
+    def fails(*args, **options):
+        raise error
+
+    with Run(tmp_path) as run:
+        with monkeypatch.context() as patch:
+            patch.setattr("torch.load", fails)
+            with pytest.raises(type(error)):
+                run.load_checkpoint(CONFIG)
+        assert content(tmp_path, before) == before
+        assert run.load_checkpoint(CONFIG)["w"] == 1
+
+
+def test_a_damaged_checkpoint_is_renamed_and_kept(tmp_path, caplog):
+    for number in (1, 2):
+        recorded(tmp_path)
+        damaged = (tmp_path / "checkpoint.pt").read_bytes()[:-7]
+        (tmp_path / "checkpoint.pt").write_bytes(damaged)
+        with Run(tmp_path) as run:
+            assert run.load_checkpoint(CONFIG) is None
+        assert (tmp_path / f"checkpoint.pt.damaged-{number}").read_bytes() == damaged
+        assert f"kept as checkpoint.pt.damaged-{number}" in caplog.text
+
+
+@pytest.mark.parametrize("other", [CONFIG | {"seed": 1}, CONFIG | {"optimizer": {"name": "sgd", "lr": 0.2}}])
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, other):
+    before = recorded(tmp_path)
+    with Run(tmp_path) as run, pytest.raises(UserError, match="holds a run of another configuration; move it away"):
+        run.load_checkpoint(other)
+    assert content(tmp_path, before) == before
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "summary.json", "status.json", "checkpoint.pt"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "huge"])
+def test_what_is_no_file_of_ours_is_refused_by_kind_and_size(tmp_path, name, kind):
+    recorded(tmp_path)
+    (tmp_path / name).unlink()
+    if kind == "pipe":
+        os.mkfifo(tmp_path / name)
+    elif kind == "folder":
+        (tmp_path / name).mkdir()
+    else:
+        with open(tmp_path / name, "wb") as file:
+            file.truncate(2**31)  # sparse
+    readers = {"config.yaml": files.read_config, "metrics.csv": files.read_metrics, "summary.json": files.read_summary}
+    if name == "status.json":
+        assert files.read_status(tmp_path)["status"] == "unknown"
+    elif name == "checkpoint.pt":
+        with pytest.raises(checkpoints.Damaged, match=r"regular|digest"):
+            checkpoints.read(tmp_path / name)
+    else:
+        with pytest.raises(ValueError, match=r"no regular file|bytes, and can have"):
+            readers[name](tmp_path)
+
+
+BOMB = "".join(f"{a}: &{a} [{', '.join([f'*{b}'] * 9)}]\n" for a, b in zip("bcdefghi", "abcdefgh", strict=True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [1]\n" + BOMB + "config: {x: *i}",
+        "config: &c {c: *c}",
+        "config: {name: 2020-01-01}",
+        "config: {1: 2}",
+        "config: {x: .inf}",
+        f"config: {{x: {'9' * 400}}}",
+        'config: {x: "\\ud800"}',
+        "config: !!python/object/apply:os.system [true]",
+    ],
+)
+def test_a_configuration_is_made_of_plain_values(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.yaml|could not|special|surrogate|escape"):
+        files.read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"x": Infinity}', '{"x": NaN}', '{"x": 1e999}', '{"x": "\\ud800"}', "[1]", '{"a":' * 90_000, "", "{"]
+)
+def test_a_summary_is_json(tmp_path, text):
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(ValueError, match=r"summary\.json|JSON|surrogate|Expecting|recursion"):
+        files.read_summary(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written to"):
+        Run(tmp_path / "file" / "run").__enter__()

@@ -9,7 +9,6 @@ import logging
 import os
 import socket
 import time
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -19,8 +18,8 @@ from typing import IO, Any
 import yaml
 from filelock import SoftFileLease, Timeout
 
-from nested_lookahead.command import one_line
-from nested_lookahead.errors import Busy, RunFailed, UserError
+from nested_lookahead.errors import Busy, RunFailed, UserError, one_line
+from nested_lookahead.runs import checkpoints, earlier
 from nested_lookahead.runs.files import (
     CHECKPOINT,
     CHECKSUM,
@@ -36,7 +35,9 @@ from nested_lookahead.runs.files import (
     SUMMARY,
     VERSION,
     checksum,
+    read_bytes,
 )
+from nested_lookahead.runs.identity import RULE, identity, label
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +54,12 @@ class Run:
     A ``with`` block is the run: it is ``running`` from `start` on, and whatever ends the block before `finish` is
     written down as ``failed`` or ``interrupted``. While it lasts the directory is this process's alone.
 
+    Nothing that was recorded is deleted before what replaces it is there, whatever fails.
+
     Raises:
         Busy: another process has the directory, and is alive: on this machine it exists, on another it has given a
             sign of life within `LEASE`.
+        UserError: the directory cannot be made or written to.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,17 +68,27 @@ class Run:
         self._columns: list[str] = []
         self._rows: list[Row] = []
         self._resumed = False
+        self._name: dict[str, Any] = {}
         self._lock = lock_of(path)
 
     def __enter__(self) -> Run:
-        self.path.mkdir(parents=True, exist_ok=True)
-        before = self._lock.owner
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            before = self._lock.owner
             self._lock.acquire(timeout=_patience(self._lock))
         except Timeout:
             raise Busy(f"{self.path}: {holder(self._lock)} is at work on it; left alone") from None
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written to ({error.strerror or error})") from error
         if before is not None:
             log.info("%s: taken over from process %d on %s, which is gone", self.path, before.pid, before.hostname)
+        try:
+            for leftover in (*self.path.glob("*.tmp"), *self.path.glob("*.new")):  # of a process killed while it wrote
+                leftover.unlink(missing_ok=True)
+            earlier.bring_back(self.path)
+        except BaseException:
+            self._lock.release()
+            raise
         return self
 
     def _ensure_ours(self) -> None:
@@ -89,16 +103,17 @@ class Run:
         return self._metrics is not None
 
     def start(self, config: Mapping[str, Any], choices: Mapping[str, str], columns: Sequence[str]) -> None:
-        """Begin anew, with these columns of metrics: what an earlier try left is removed, its summary first."""
-        for name in (SUMMARY, CHECKPOINT, PREVIOUS_CHECKPOINT, METRICS):
-            (self.path / name).unlink(missing_ok=True)
+        """Begin anew, with these columns of metrics. What is there is moved away until the first checkpoint."""
+        self._ensure_ours()
+        earlier.move_away(self.path)
         self._write_config(config, choices)
         self._open_metrics([], columns)
 
     def _write_config(self, config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
+        self._name = name_of(config)
         with _replacing(self.path / CONFIG) as file:
             content = {"version": VERSION, "config": dict(config), "choices": dict(choices)}
-            yaml.safe_dump(content, file, sort_keys=False)
+            file.write(yaml.safe_dump(content, sort_keys=False))
 
     def resume(
         self,
@@ -114,9 +129,9 @@ class Run:
         rows = list(checkpoint["metrics"])
         before = list(rows[0]) if rows else list(columns)
         try:
-            if not (self.path / METRICS).read_text().startswith(_csv_text(rows, before)):
+            if not read_bytes(self.path / METRICS).decode().startswith(_csv_text(rows, before)):
                 log.warning("%s: damaged; written anew from the checkpoint", self.path / METRICS)
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             log.warning("%s: cannot be read; written anew from the checkpoint", self.path / METRICS)
         self._resumed = True
         (self.path / SUMMARY).unlink(missing_ok=True)
@@ -125,8 +140,6 @@ class Run:
         return list(rows)
 
     def _open_metrics(self, rows: list[Row], columns: Sequence[str]) -> None:
-        for leftover in (*self.path.glob("*.tmp"), *self.path.glob("*.new")):  # of a process killed while it wrote
-            leftover.unlink(missing_ok=True)
         self._rows, self._columns = list(rows), list(columns)
         with _replacing(self.path / METRICS) as file:
             file.write(_csv_text(rows, self._columns))
@@ -142,59 +155,65 @@ class Run:
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Write a checkpoint, with the metrics so far, and keep the one before."""
-        import torch  # the analysis reads run directories without it
-
         self._ensure_ours()
         newest = self.path / CHECKPOINT
         fresh = newest.with_name(f"{CHECKPOINT}.{os.getpid()}.new")
         try:
             with _replacing(fresh, binary=True) as file:
-                torch.save({**state, "metrics": self._rows}, file)
+                checkpoints.write({**state, "metrics": self._rows, "run": self._name}, file)
             if newest.exists():
                 os.replace(newest, self.path / PREVIOUS_CHECKPOINT)
             os.replace(fresh, newest)
         finally:
             fresh.unlink(missing_ok=True)
+        earlier.let_go(self.path)
 
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        """The newest checkpoint that can be read, tensors on the CPU; None if there is none."""
-        import torch
+    def load_checkpoint(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The newest checkpoint that is whole, tensors on the CPU; None if there is none. Damaged ones are renamed.
 
+        Raises:
+            UserError: it is that of another configuration or seed.
+        """
         for path in (self.path / CHECKPOINT, self.path / PREVIOUS_CHECKPOINT):
             try:
-                with zipfile.ZipFile(path) as archive:
-                    if (member := archive.testzip()) is not None:  # which torch.load does not ask
-                        raise ValueError(f"wrong checksum of {member}")
-                state = dict(torch.load(path, map_location="cpu", weights_only=True))
-                if "metrics" not in state:
-                    raise ValueError("it has no metrics: an earlier version's")
-                return state
+                state = checkpoints.read(path)
             except FileNotFoundError:
                 continue
-            except Exception as error:  # a torn archive or a damaged record can fail in many ways
-                log.warning("%s cannot be read (%s): left aside", path, one_line(str(error)) or type(error).__name__)
+            except checkpoints.Damaged as error:
+                log.warning("%s is damaged (%s): kept as %s", path, error, earlier.put_aside(path).name)
+                continue
+            if not is_of(state.get("run"), config):
+                raise another_run(self.path, state.get("run"), config)
+            return state
         return None
 
     def fail(self, error: Exception, config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
         """Note an error that came before the run began or went on; of what is there, only the status changes."""
         if not self._lock.is_lock_held_by_us:
             return
-        if not (self.path / CONFIG).exists():
-            self._write_config(config, choices)
-        self._write_status(FAILED, f"{type(error).__name__}: {error}")
+        with suppress(OSError):  # the error may be the disk's
+            if not (self.path / CONFIG).exists():
+                self._write_config(config, choices)
+            self._write_status(FAILED, _status_text(error))
+
+    def mend_config(self, config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
+        """Write the configuration of a run that is over, and whose own cannot be read."""
+        self._ensure_ours()
+        self._write_config(config, choices)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary: last, and whole or not at all, so that its presence means the run is over."""
         self._ensure_ours()
         if self._metrics is not None:
             self._metrics.close()
-        dated = {"version": VERSION, **summary}
+        dated = {"version": VERSION, "run": self._name, **summary}
         signed = {**dated, CHECKSUM: checksum(self.path, dated)}
         with _replacing(self.path / SUMMARY) as file:
-            json.dump(signed, file, indent=2, allow_nan=False)
-            file.write("\n")
-        (self.path / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
-        self._write_status(str(summary["status"]))
+            file.write(json.dumps(signed, indent=2, allow_nan=False) + "\n")
+        with suppress(OSError):  # the run is over, and this only tidies up
+            earlier.let_go(self.path)
+            (self.path / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
+            self._write_status(str(summary["status"]))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if not self._lock.is_lock_held_by_us:
@@ -207,7 +226,7 @@ class Run:
                     self._write_status(INTERRUPTED)
                 elif error is not None:
                     cause = error.__cause__ if isinstance(error, RunFailed) and error.__cause__ else error
-                    self._write_status(FAILED, f"{type(cause).__name__}: {cause}")
+                    self._write_status(FAILED, _status_text(cause))
         self._lock.release()
         if self._metrics is None:
             self._discard()
@@ -217,8 +236,7 @@ class Run:
         content: dict[str, Any] = {"status": status, "error": error, "resumed": self._resumed}
         content |= {"host": socket.gethostname(), "pid": os.getpid(), "parent": os.getppid(), "time": now}
         with _replacing(self.path / STATUS) as file:
-            json.dump(content, file, indent=2)
-            file.write("\n")
+            file.write(json.dumps(content, indent=2) + "\n")
 
     def _discard(self) -> None:
         """Leave nothing of a run that was refused before it began; keep what an earlier run left."""
@@ -255,6 +273,29 @@ class Onlooker(Run):
     def finish(self, summary: Mapping[str, Any]) -> None: ...
 
 
+def name_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint and a summary say of the run that they are of."""
+    return {"label": label(config), "id": identity(config), "rule": RULE, "seed": config["seed"]}
+
+
+def is_of(name: Any, config: Mapping[str, Any]) -> bool:
+    """Whether a name is that of the configuration's run, as far as today's rule can tell."""
+    if not isinstance(name, Mapping) or name.get("rule") != RULE:
+        return False
+    return bool((name.get("id"), name.get("seed")) == (identity(config), config["seed"]))
+
+
+def another_run(path: Path, name: Any, config: Mapping[str, Any]) -> UserError:
+    """The error of a directory that holds something of another run, given what this says of itself."""
+    said = name if isinstance(name, Mapping) else {}
+    theirs = f"{said.get('label', '?')}, id {said.get('id', '?')}, seed {said.get('seed', '?')}"
+    mine = f"id {identity(config)}, seed {config['seed']}"
+    return UserError(
+        f"{path}: holds a run of another configuration; move it away, or set overwrite=true "
+        f"(it is {theirs}; this one is {mine})"
+    )
+
+
 def lock_of(path: Path) -> SoftFileLease:
     """Held by the process that makes a run: a file with its host and process id, renewed as a sign of life."""
     return SoftFileLease(path / LOCK, lease_duration=LEASE, is_singleton=False, thread_local=False)
@@ -276,6 +317,10 @@ def _patience(lock: SoftFileLease) -> float:
     return 1.5 * LEASE if age > LEASE else 0
 
 
+def _status_text(error: BaseException) -> str:
+    return one_line(f"{type(error).__name__}: {error}")
+
+
 def _csv_text(rows: Sequence[Row], columns: Sequence[str], header: bool = True) -> str:
     text = io.StringIO()
     lines = [[row.get(column, "") for column in columns] for row in rows]
@@ -294,4 +339,5 @@ def _replacing(path: Path, binary: bool = False) -> Iterator[Any]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it would hide the error that led here
+            temporary.unlink(missing_ok=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from nested_lookahead.command import disk_is_full, one_line
-from nested_lookahead.errors import JobError, RunFailed, UserError
+from nested_lookahead.command import disk_is_full
+from nested_lookahead.errors import JobError, RunFailed, UserError, one_line
 from nested_lookahead.runs import files
 from nested_lookahead.runs.build import build, import_what_trains
-from nested_lookahead.runs.directory import Onlooker, Row, Run
-from nested_lookahead.runs.identity import computed, identity, label
+from nested_lookahead.runs.directory import Onlooker, Row, Run, another_run, is_of, name_of
+from nested_lookahead.runs.identity import RULE, computed, label
 from nested_lookahead.runs.progress import ProgressBar, closing_text, evaluation_line
 from nested_lookahead.runs.provenance import environment
 from nested_lookahead.runs.schema import Config, resolve
@@ -43,11 +44,28 @@ def main(cfg: DictConfig) -> float:
         logging.disable()
     try:
         settings = HydraConfig.get()
-        return Job(resolve(cfg), Path(settings.runtime.output_dir), dict(settings.runtime.choices)).run()
+        config = resolve(cfg)
+        if settings.mode is RunMode.MULTIRUN:
+            _refuse_to_tune_on_test(str(settings.sweeper.get("_target_")), config)
+        return Job(config, Path(settings.runtime.output_dir), dict(settings.runtime.choices)).run()
     except UserError as error:
         if HydraConfig.get().mode is RunMode.MULTIRUN and not cfg.fail_fast and not under_torchrun():
             raise
         raise JobError(error) from error
+
+
+def _refuse_to_tune_on_test(sweeper: str, config: Config) -> None:
+    """Raises:
+    JobError: a search, which chooses by the runs' results, has nothing but test data to choose by.
+    """
+    listing = sweeper.startswith(("hydra_plugins.nested_lookahead_sweeps.", "hydra._internal."))
+    if not listing and not config.dataset.split.val_fraction:
+        raise JobError(
+            UserError(
+                "hydra/sweeper: a search chooses by validation accuracy, and nothing is held out; "
+                "set dataset.split.val_fraction=0.1, say"
+            )
+        )
 
 
 class Job:
@@ -77,14 +95,23 @@ class Job:
                 if disk_is_full(error):
                     raise JobError(error) from error  # it would fail the other jobs of a sweep, too
                 self.directory.fail(error, self.plain, self.choices)
-                log.exception("the run failed")
+                with suppress(OSError):  # the error may be the disk's
+                    log.exception("the run failed")
                 what = one_line(f"{type(error).__name__}: {error}")
                 raise RunFailed(f"{what} (traceback in {self.directory.path / files.LOG})") from error
 
     def _enter(self, stack: ExitStack) -> float | None:
         """Lock the directory; the result of a run that is over."""
         stack.enter_context(self.directory)
-        return None if self.config.overwrite else finished_before(self.directory.path, self.config)
+        if (self.directory.path / files.LOG).exists() and not (self.directory.path / files.LOG).is_file():
+            raise UserError(f"{self.directory.path / files.LOG}: is no file; move it away")
+        if self.config.overwrite:
+            return None
+
+        def mend() -> None:
+            self.directory.mend_config(self.plain, self.choices)
+
+        return finished_before(self.directory.path, self.config, mend)
 
     def _train(self) -> float:
         trainer = build(self.config, self.processes)
@@ -94,14 +121,23 @@ class Job:
         """Bring the trainer to where an earlier process left it; the metrics until then."""
         from nested_lookahead.training.fit import COLUMNS
 
-        state = self.processes.first_says(lambda: None if self.config.overwrite else self.directory.load_checkpoint())
+        def find() -> dict[str, Any] | None:
+            return None if self.config.overwrite else self.directory.load_checkpoint(self.plain)
+
+        state = self.processes.first_says(find)
         if state is None:
             self.directory.start(self.plain, self.choices, COLUMNS)
             return []
-        log.info("%s: resumed after step %d", self.directory.path, state["progress"]["step"])
-        metrics = self.directory.resume(state, self.plain, self.choices, COLUMNS)
-        trainer.load_state_dict(state)
-        return metrics
+        try:
+            trainer.load_state_dict(state)
+        except (LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            what = one_line(f"{type(error).__name__}: {error}")
+            raise UserError(
+                f"{self.directory.path}: its checkpoint does not fit this version's code ({what}); "
+                "overwrite=true starts anew"
+            ) from error
+        log.info("%s: resumed after step %d", self.directory.path, trainer.step)
+        return self.directory.resume(state, self.plain, self.choices, COLUMNS)
 
     def _record(self, trainer: Trainer, metrics: list[Row]) -> float:
         """Train on from what is in ``metrics``, write down what comes, and return the run's result."""
@@ -114,8 +150,8 @@ class Job:
         with bar, Signals() as signals:
             recorder = Recorder(self.directory, trainer, signals, bar, 60 * self.config.checkpoint_minutes)
             outcome = recorder.record(metrics, self.config)
-            name = {"label": label(self.plain), "id": identity(self.plain), "seed": self.config.seed}
-            summary = {**outcome, "run": name, **scores(metrics), **trainer.usage(), **environment()}
+            bounds = dict(zip(("least", "most"), trainer.data.objective.bounds, strict=True))
+            summary = {**outcome, "score": bounds, **scores(metrics), **trainer.usage(), **environment()}
             self.directory.finish(summary)
         log.info(closing_text(summary, trainer, self.directory.path))
         if signals.came:  # during the last evaluation; it is for the sweep
@@ -169,29 +205,60 @@ class Recorder:
             self.signals.obey()
 
 
-def finished_before(path: Path, config: Config) -> float | None:
+def finished_before(path: Path, config: Config, mend: Callable[[], None] | None = None) -> float | None:
     """The result of a run that is over; None if it is yet to be made or finished.
 
+    Args:
+        mend: writes its configuration anew, where this is torn and the summary says what it was.
+
     Raises:
-        UserError: the directory holds a run of another configuration.
+        UserError: the directory holds a run of another configuration or seed.
+        OSError: it cannot be read now.
     """
+    plain, summary = config.plain(), _intact_summary(path)
+    name = summary.get("run") if summary is not None else None
     try:
-        stored, summary = files.read_config(path), files.read_summary(path)
-        intact = summary is None or files.is_intact(path, summary)
+        stored = files.read_config(path)
+        if computed(stored) != computed(plain) or stored.get("seed") != config.seed:
+            raise another_run(path, _name(stored), plain)
     except FileNotFoundError:
-        return None
+        if summary is None:
+            return None
+        stored = {}
     except (ValueError, KeyError, TypeError) as error:
-        log.warning("%s: its configuration or summary cannot be read (%s) and is written anew", path, error)
-        return None
-    if computed(stored) != computed(config.plain()):
-        raise UserError(f"{path}: holds a run of another configuration; move it away, or set overwrite=true")
+        log.warning("%s: its configuration cannot be read (%s) and is written anew", path, error)
+        stored = {}
     if summary is None:
         return None
-    if not intact:
-        log.warning("%s: its summary and metrics are not as they were written, and are made anew", path)
-        return None
+    if isinstance(name, dict) and name.get("rule") == RULE and not is_of(name, plain):
+        raise another_run(path, name, plain)
+    if not stored:
+        if mend is None or not is_of(name, plain):
+            return None
+        mend()
     log.info("%s: %s already, skipped (overwrite=true trains anew)", path, summary["status"])
     return result_of(summary, config)
+
+
+def _name(config: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        return name_of(config)
+    except (LookupError, TypeError, AttributeError):  # somebody else's
+        return None
+
+
+def _intact_summary(path: Path) -> dict[str, Any] | None:
+    """None if the run is not over, or its summary and metrics are not as they were written."""
+    try:
+        summary = files.read_summary(path)
+        if summary is None or files.is_intact(path, summary):
+            return summary
+        log.warning("%s: its summary and metrics are not as they were written, and are made anew", path)
+    except FileNotFoundError:
+        log.warning("%s: it has a summary and no metrics, and is made anew", path)
+    except ValueError as error:
+        log.warning("%s: its summary or metrics cannot be read (%s) and are made anew", path, error)
+    return None
 
 
 def result_of(summary: dict[str, Any], config: Config) -> float:

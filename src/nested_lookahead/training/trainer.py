@@ -214,6 +214,12 @@ class Trainer:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raises:
+        LookupError, TypeError, ValueError or RuntimeError: it is that of another trainer, or of another version.
+        """
+        progress = state_dict["progress"]
+        if not 0 <= progress["evaluated"] <= progress["step"] <= self.total_steps:
+            raise ValueError(f"it is after step {progress['step']} of {self.total_steps}")
         self.model.load_state_dict(state_dict["model"])
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self.scheduler.load_state_dict(state_dict["scheduler"])
@@ -224,5 +230,5 @@ class Trainer:
         torch.set_rng_state(state_dict["random"]["cpu"])
         if state_dict["random"]["cuda"] is not None and self.hardware.device.type == "cuda":
             torch.cuda.set_rng_state(state_dict["random"]["cuda"], self.hardware.device)
-        for name, value in state_dict["progress"].items():
-            setattr(self, name, value)
+        for name in PROGRESS:
+            setattr(self, name, progress.get(name, getattr(self, name)))
