@@ -21,13 +21,16 @@ def within(allowed: str) -> Any:
 def check_range(key: str, value: Any, allowed: str, way_out: str = "") -> None:
     """Hold a value, or each of a list, against a range such as ``>= 1``, ``> 0``, ``in [0, 1)``, ``one of a, b``.
 
-    None is outside of any range and allowed, as ``way_out`` may add; a number that is not finite never is.
+    With ``ascending, `` before it, the values of the list must not descend, either. None is outside of any range and
+    allowed, as ``way_out`` may add; a number that is not finite never is.
 
     Raises:
         UserError: the value is outside; the message has the key, the value, and what is allowed.
     """
-    values = value if isinstance(value, list | tuple) else [value]
-    if not all(one is None or _holds(one, allowed) for one in values):
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    bounds = allowed.removeprefix("ascending, ")
+    held = all(one is None or _holds(one, bounds) for one in values)
+    if not held or (bounds != allowed and values != sorted(values)):
         whole = "an integer " if all(isinstance(one, int) for one in values) else ""
         raise UserError(f"{key}={value}: must be {whole}{allowed}{way_out}")
 
@@ -55,6 +58,38 @@ def check_ranges(kind: type, values: dict[str, Any], path: str = "") -> None:
         if (allowed := setting.metadata.get("range")) is not None:
             way_out = ", or null" if "None" in str(setting.type) else ""
             check_range(f"{path}{setting.name}", values[setting.name], allowed, way_out)
+
+
+LARGEST = 2**63 - 1
+"""Of the numbers that torch counts with."""
+
+
+def check_values(key: str, value: Any) -> None:
+    """Refuse what no setting can be, wherever it stands in nested dictionaries and lists.
+
+    Raises:
+        UserError: a number that is not finite, or too large to count with; text with a NUL, or that is no Unicode.
+    """
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            check_values(f"{key}.{name}" if key else str(name), inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            check_values(key, inner)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key}={value}: must be a finite number")
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        raise UserError(f"{key}={str(value)[:30]}…: must be at most {LARGEST:,} in size")
+    elif isinstance(value, str) and ("\0" in value or (not value.isprintable() and _is_broken(value))):
+        raise UserError(f"{key}: holds a character that is none")
+
+
+def _is_broken(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 @dataclass

@@ -158,7 +158,8 @@ def layers(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     def overrides(settings, name="HeavyBall"):
-        return "optimizer=multilayer_lookahead", f"optimizer.layers=[{{_target_: somebodys_layers.{name}, {settings}}}]"
+        layer = f"{{_target_: somebodys_layers.{name}, {settings}}}"
+        return "optimizer=multilayer_lookahead", f"optimizer.layers=[{layer}]", "trust=[somebodys_layers]"
 
     return overrides
 
@@ -222,10 +223,10 @@ def said(*overrides):
         ("seed=-1", "seed=-1: must be an integer >= 0"),
         ("model.width=0", "model.width=0: must be an integer >= 1"),
         ("scheduler.warmup=1", "scheduler.warmup=1.0: must be in [0, 1)"),
-        ("scheduler.final=nan", "scheduler.final=nan: must be >= 0"),
+        ("scheduler.final=nan", "scheduler.final=nan: must be a finite number"),
         ("dataset.split.val_fraction=-0.1", "dataset.split.val_fraction=-0.1: must be in [0, 1)"),
         ("grad_clip=0", "grad_clip=0.0: must be > 0"),
-        ("checkpoint_minutes=inf", "checkpoint_minutes=inf: must be >= 0"),
+        ("checkpoint_minutes=inf", "checkpoint_minutes=inf: must be a finite number"),
         ("evaluation.weights=slwo", "evaluation.weights=slwo: must be one of fast, slow"),
         ("precision=fp8", "precision=fp8: must be one of auto, fp32, bf16, fp16"),
         ("model=resnet", "In 'config': Could not find 'model/resnet': available options in 'model': cnn, cnn1d"),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
+import pydoc
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from nested_lookahead.command import one_line
-from nested_lookahead.errors import UserError
+from nested_lookahead.errors import UserError, one_line
 from nested_lookahead.runs.schema import Choice, Config, OptimizerChoice
+from nested_lookahead.runs.typed import TRUSTED, below, targets
 from nested_lookahead.runs.workers import importing, worker_number
 from nested_lookahead.training.processes import ALONE, Processes
 
@@ -115,8 +117,23 @@ def _source(name: str, target: str, settings: str) -> Source:
 def build_optimizer(choice: OptimizerChoice, params: Sequence[Any]) -> Any:
     """An optimizer, around its inner one where there is one."""
     if choice.inner is None:
-        return _call("optimizer", _fused(choice, params), params)
-    return _call("optimizer", choice, _call("optimizer/inner", _fused(choice.inner, params), params))
+        return _torch_optimizer("optimizer", choice, params)
+    return _call("optimizer", choice, _torch_optimizer("optimizer/inner", choice.inner, params))
+
+
+def _torch_optimizer(group: str, choice: Choice, params: Sequence[Any]) -> Any:
+    """Raises:
+    UserError: it asks of a training step what this one does not give.
+    """
+    from torch.optim import SparseAdam
+
+    made = _call(group, _fused(choice, params), params)
+    closure = inspect.signature(made.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise UserError(f"{group}={choice.name}: asks for a closure that computes the loss anew, which no run gives it")
+    if isinstance(made, SparseAdam):
+        raise UserError(f"{group}={choice.name}: takes sparse gradients alone, and those of a run are dense")
+    return made
 
 
 def _fused(choice: Choice, params: Sequence[Any]) -> Choice:
@@ -142,12 +159,27 @@ def _function(group: str, choice: Choice) -> functools.partial[Any]:
 
 def _call(group: str, choice: Choice, *args: Any) -> Any:
     """Raises:
-    UserError: the target does not take a setting; the message names the group.
+    UserError: the target does not take a setting, or is not to be called; the message names the group.
     """
+    settings = {"_target_": choice.target, **choice.settings}
+    for key, target in targets(group.replace("/", "."), settings):
+        _check_lies_there(key, target)
     try:
-        return instantiate({"_target_": choice.target, **choice.settings}, *args, _convert_="all")
+        return instantiate(settings, *args, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, (ValueError, TypeError, ImportError)):
             raise UserError(f"{group}={choice.name}: {one_line(str(cause))}") from error
         raise (cause or error) from None
+
+
+def _check_lies_there(key: str, target: str) -> None:
+    """Raises:
+    UserError: the name leads through a module that is trusted to what lies elsewhere, as ``torch.optim.….os.system``.
+    """
+    if not below(target, TRUSTED):
+        return  # by the user's own word: see `check_trusted`
+    found = pydoc.locate(target)
+    home = getattr(found, "__module__", None)
+    if found is not None and not below(f"{home}.", TRUSTED):  # that there is none is said by who calls it
+        raise UserError(f"{key}={target}: lies in {home}, which is none of {', '.join(TRUSTED)}")

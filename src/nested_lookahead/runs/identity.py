@@ -22,6 +22,7 @@ BOOKKEEPING = (
     "progress",
     "overwrite",
     "fail_fast",
+    "trust",
     "checkpoint_minutes",
     "dataset.data_dir",
     "dataset.download",
@@ -83,7 +84,11 @@ def label(config: Mapping[str, Any]) -> str:
     parts += [_layer(layer) for layer in optimizer.get("layers", [])]
     pullback = optimizer["pullback"]
     parts.append("+".join(map(str, pullback)) if isinstance(pullback, list) else str(pullback))
-    return "-".join(parts)
+    return "-".join(parts)[:LONGEST]
+
+
+LONGEST = 180
+"""Characters of a label: with the identity, a name that every file system takes."""
 
 
 SAID_APART = ("name", "_target_", "inner", "layers", "pullback")

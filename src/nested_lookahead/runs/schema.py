@@ -6,8 +6,10 @@ the group's ``_target_`` names.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -15,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from nested_lookahead.errors import UserError
 from nested_lookahead.runs.identity import run_name
-from nested_lookahead.runs.typed import check_keys, require_keys, typed_settings, typed_value
+from nested_lookahead.runs.typed import check_keys, check_trusted, require_keys, typed_settings, typed_value
 from nested_lookahead.runs.workers import jobs_at_once
-from nested_lookahead.settings import MISSING, Evaluation, Split, check_range, check_ranges, within
+from nested_lookahead.settings import MISSING, Evaluation, Split, check_range, check_ranges, check_values, within
 from nested_lookahead.signatures import signature_of
 
 LAYER = "nested_lookahead.optim.Layer"
@@ -83,12 +85,13 @@ class Config:
     compile: bool = MISSING
     evaluation: Evaluation = MISSING
     device: str = MISSING
-    threads: int | None = within(">= 1")
+    threads: int | None = within("in [1, 4096]")
     study: str = MISSING
     output_dir: str = MISSING
     progress: bool = MISSING
     overwrite: bool = MISSING
     fail_fast: bool = MISSING
+    trust: list[str] = MISSING
     checkpoint_minutes: float = within(">= 0")
 
     def plain(self) -> dict[str, Any]:
@@ -103,7 +106,14 @@ def register() -> None:
     ConfigStore.instance().store(group="hydra/schema", name="config", node=Config)
     # The name of the directory in which Hydra runs a job, relative to the study's.
     OmegaConf.register_new_resolver("run_name", lambda *, _root_: run_name(resolve(_root_).plain()), replace=True)
+    OmegaConf.register_new_resolver("made_folder", _made_folder, replace=True)
     OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once, replace=True)
+
+
+def _made_folder(path: str) -> str:
+    """A folder that is there from now on: a search keeps its trials in it before the first run makes it."""
+    Path(path).mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def resolve(cfg: DictConfig) -> Config:
@@ -115,6 +125,8 @@ def resolve(cfg: DictConfig) -> Config:
     """
     own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     values: Any = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    check_values("", values)
+    _check_places(values)
     _check_typed(Config, values, "")
     _check_typed(Evaluation, values["evaluation"], "evaluation.")
     fed = {key: values[key] for key in ("lr", "weight_decay") if values[key] is not None}
@@ -127,12 +139,29 @@ def resolve(cfg: DictConfig) -> Config:
         "evaluation": Evaluation(**values["evaluation"]),
     }
     config = Config(**values | chosen)
+    check_trusted(config.plain(), config.trust)
     if config.optimizer.inner is None and config.pullback != "none":
         raise UserError(
             f"pullback={config.pullback}: optimizer={config.optimizer.name} has no slow weights to pull back "
             "to; use pullback=none, or optimizer=lookahead, nested_lookahead or multilayer_lookahead"
         )
     return config
+
+
+def _check_places(values: dict[str, Any]) -> None:
+    """Raises:
+    UserError: runs would be recorded elsewhere than below ``output_dir``.
+    """
+    if not values.get("output_dir"):
+        raise UserError("output_dir=: must name a folder; . is the present one")
+    study = str(values.get("study"))
+    if study != study.strip("/") or {"", ".", ".."} & set(study.split("/")):
+        raise UserError(f"study={study}: must be a folder below output_dir, such as mine or mine/first")
+    inner = values["optimizer"].get("inner") if isinstance(values.get("optimizer"), dict) else None
+    for key, node in (("optimizer", values.get("optimizer")), ("optimizer.inner", inner)):
+        name = node.get("name", "") if isinstance(node, dict) else ""
+        if not re.fullmatch(r"[\w+-][\w.+-]*|", str(name)):
+            raise UserError(f"{key}.name={name}: is part of a folder's name; use letters, digits, and . + - _")
 
 
 def _check_typed(kind: type, node: dict[str, Any], path: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field, make_dataclass
 from functools import cache
 from typing import Any
@@ -34,8 +34,8 @@ def typed_settings(
     if signature is None:
         return given
     settings = signature.less(passed).settings
-    if not signature.open:
-        for key in given.keys() - settings.keys():
+    for key in given.keys() - settings.keys():
+        if not signature.open or key.startswith("_"):  # which Hydra would take for its own
             known = [*others, *(given.keys() & settings.keys())]
             raise UserError(unknown_key(f"{group}.{key}", known, settings))
     for key, setting in settings.items():
@@ -72,6 +72,48 @@ def _node_of(kind: Any) -> Any:
         return OmegaConf.structured(make_dataclass("Typed", [("value", kind, field(default=MISSING))]))
     except OmegaConfBaseException:
         return None
+
+
+TRUSTED = ("nested_lookahead", "torch.optim", "torch.nn", "torchvision.models", "torchvision.transforms")
+"""Modules whose functions and classes a configuration may name as a ``_target_``, which is called."""
+
+
+def check_trusted(node: Any, more: Iterable[str]) -> None:
+    """Raises:
+    UserError: a ``_target_`` is neither in one of the modules `TRUSTED` nor in one of ``more``.
+    """
+    modules = (*TRUSTED, *more)
+    for key, target in targets("", node):
+        if not below(target, modules):
+            module = target.rpartition(".")[0] or target
+            raise UserError(
+                f"{key}={target}: is code outside of {', '.join(modules)}; if you trust it, add trust=[{module}]"
+            )
+
+
+def below(target: str, modules: Iterable[str]) -> bool:
+    return any(target.startswith(f"{module}.") for module in modules)
+
+
+def targets(path: str, node: Any) -> Iterator[tuple[str, str]]:
+    """The keys and values of all ``_target_``, at any depth.
+
+    Raises:
+        UserError: there is another key that Hydra would act on.
+    """
+    if isinstance(node, list | tuple):
+        for i, value in enumerate(node):
+            yield from targets(f"{path}[{i}]", value)
+    if not isinstance(node, Mapping):
+        return
+    for key, value in node.items():
+        inside = f"{path}.{key}" if path else str(key)
+        if key == "_target_":
+            yield inside, str(value)
+        elif str(key).startswith("_") and key != "_partial_":
+            raise UserError(f"{inside}: no such key")
+        else:
+            yield from targets(inside, value)
 
 
 def check_keys(path: str, node: Mapping[str, Any], allowed: list[str]) -> None:
