@@ -8,7 +8,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from nested_lookahead.command import run_command
+from nested_lookahead.command import hydra_arguments, run_command
 from nested_lookahead.runs import job, schema
 
 schema.register()
@@ -20,6 +20,5 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    if "--dry-run" in sys.argv:  # a launcher's work; spelled as people expect it
-        sys.argv = [argument for argument in sys.argv if argument != "--dry-run"] + ["hydra/launcher=list", "-m"]
+    sys.argv = hydra_arguments(sys.argv)
     sys.exit(run_command(main))

@@ -17,7 +17,8 @@ import torch
 import yaml
 from conftest import ROOT, metrics_less_seconds, runs_below, seen_in_a_terminal
 
-from nested_lookahead.runs import files
+from nested_lookahead.errors import JobError
+from nested_lookahead.runs import checkpoints, files, job
 from nested_lookahead.tasks import models
 from nested_lookahead.training import fit
 from nested_lookahead.training import trainer as training
@@ -165,13 +166,17 @@ def test_a_layer_with_a_rule_of_its_own_trains(command, monkeypatch, tmp_path):
     (tmp_path / "somebodys_layer.py").write_text(HEAVY_BALL)
     monkeypatch.syspath_prepend(tmp_path)
     layer = "{_target_: somebodys_layer.HeavyBall, k: 2, alpha: 0.5, mu: 0.9}"
-    status, _, err = command("train.py", *QUICK, "optimizer=multilayer_lookahead", f"optimizer.layers=[{layer}]")
+    trust = "trust=[somebodys_layer]"
+    typed = ("optimizer=multilayer_lookahead", f"optimizer.layers=[{layer}]")
+    status, _, err = command("train.py", *QUICK, *typed)
+    assert err.endswith(f"if you trust it, add {trust}\n")
+    status, _, err = command("train.py", *QUICK, *typed, trust)
     assert (status, err) == (0, "")
     (run,) = runs_below("outputs")
     assert run.parent.name.startswith("multilayer_lookahead-sgd-heavyball-k2-a0.5-m0.9-none-")
     (tmp_path / "own/optimizer").mkdir(parents=True)
     (tmp_path / "own/optimizer/heavy.yaml").write_text(f"defaults: [multilayer_lookahead, _self_]\nlayers: [{layer}]\n")
-    status, _, err = command("train.py", "--config-dir", "own", *QUICK, "optimizer=heavy")
+    status, _, err = command("train.py", "--config-dir", "own", *QUICK, "optimizer=heavy", trust)
     assert (status, err) == (0, "")
     assert runs_below("outputs") == [run]
 
@@ -228,6 +233,44 @@ MISTAKES = [
     (["scheduler.warmup=1.5"], ["warmup=1.5: must be in [0, 1)"]),
     (["grad_clip=0"], ["grad_clip=0.0: must be > 0, or null"]),
     (["label_smoothing=1"], ["label_smoothing=1.0: must be in [0, 1)"]),
+    (["lr=nan"], ["lr=nan: must be a finite number"]),
+    (["optimizer.inner.momentum=inf"], ["optimizer.inner.momentum=inf: must be a finite number"]),
+    (["checkpoint_minutes=nan"], ["checkpoint_minutes=nan: must be a finite number"]),
+    (["threads=2147483648"], ["threads=2147483648: must be an integer in [1, 4096], or null"]),
+    (["seed=99999999999999999999"], ["must be at most 9,223,372,036,854,775,807"]),
+    (["dataset.split.val_fraction=0.9999999"], ["leaves none of the 1,437 samples to train on"]),
+    (["model.width=0"], ["model.width=0: must be an integer >= 1"]),
+    (["augment=standard", "augment.padding=-1"], ["augment.padding=-1: must be an integer >= 0"]),
+    (["augment=published", "augment.hue=[0.1,0.0]"], ["augment.hue=[0.1, 0.0]: must be ascending, in [-1, 1]"]),
+    (["model=vit_tiny", "model.patch_size=0"], ["model.patch_size=0: must be an integer >= 1"]),
+    (["model=vit_tiny", "model.heads=7"], ["hidden=192 that is a multiple of heads=7"]),
+    (["dataset=noisy_quadratic", "model=point", "dataset.samples=0"], ["dataset.samples=0: must be an integer >= 1"]),
+    (
+        ["optimizer/inner=custom", "optimizer.inner._target_=torch.optim.LBFGS", "~optimizer.inner.weight_decay"],
+        ["optimizer/inner=lbfgs: asks for a closure"],
+    ),
+    (
+        ["optimizer/inner=custom", "optimizer.inner._target_=torch.optim.SparseAdam", "~optimizer.inner.weight_decay"],
+        ["optimizer/inner=sparseadam: takes sparse gradients alone"],
+    ),
+    (
+        ["optimizer/inner=custom", "optimizer.inner._target_=os.system"],
+        ["optimizer.inner._target_=os.system: is code outside of nested_lookahead, torch.optim", "add trust=[os]"],
+    ),
+    (
+        ["optimizer/inner=custom", "optimizer.inner._target_=nested_lookahead.runs.directory.os.system"],
+        ["optimizer.inner._target_=nested_lookahead.runs.directory.os.system: lies in posix"],
+    ),
+    (
+        ["optimizer=multilayer_lookahead", "optimizer.layers=[[5,0.5],{_target_: os.system}]"],
+        ["optimizer.layers[1]._target_=os.system: is code outside of"],
+    ),
+    (["+model._partial_=true"], ["model._partial_: no such key"]),
+    (["study=../../x"], ["study=../../x: must be a folder below output_dir"]),
+    (["study="], ["study=: must be a folder below output_dir"]),
+    (["output_dir="], ["output_dir=: must name a folder"]),
+    (["optimizer.name=../../../esc"], ["optimizer.name=../../../esc: is part of a folder's name"]),
+    ([f"output_dir={'a' * 300}"], ["File name too long"]),
 ]
 
 
@@ -304,6 +347,7 @@ def test_a_run_that_fails_before_its_first_step_says_so_too(command, monkeypatch
     def broken(shape, num_classes, width):
         raise RuntimeError("no room")
 
+    broken.__module__ = models.__name__
     monkeypatch.setattr(models, "cnn", broken)
     status, out, err = command("train.py", *sweep)
     (run,) = Path("outputs").glob("*/*/seed=0")
@@ -336,21 +380,21 @@ def test_a_bar_where_the_output_is_a_terminal(tmp_path):
 # --- the same start for every method --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def build():
+def compose(*overrides):
     import hydra
 
     from nested_lookahead.runs import schema
-    from nested_lookahead.runs.build import build as build_trainer
 
     schema.register()
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return schema.resolve(hydra.compose("config", overrides=["device=cpu", "threads=1", *overrides]))
 
-    def build(*overrides):
-        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            cfg = hydra.compose("config", overrides=["device=cpu", "threads=1", *overrides])
-        return build_trainer(schema.resolve(cfg))
 
-    return build
+@pytest.fixture
+def build():
+    from nested_lookahead.runs.build import build as build_trainer
+
+    return lambda *overrides: build_trainer(compose(*overrides))
 
 
 METHODS = ["optimizer=sgd", "optimizer=adam", "optimizer=lookahead", "optimizer=nested_lookahead"]
@@ -502,9 +546,9 @@ ANEW = "damaged; written anew from the checkpoint"
 @pytest.mark.parametrize(
     ("file", "damage", "said"),
     [
-        ("checkpoint.pt", half, "checkpoint.pt cannot be read"),
-        ("checkpoint.pt", nothing, "checkpoint.pt cannot be read"),
-        *[("checkpoint.pt", flip(k / 10), "checkpoint.pt cannot be read") for k in range(10)],
+        ("checkpoint.pt", half, "checkpoint.pt is damaged"),
+        ("checkpoint.pt", nothing, "checkpoint.pt is damaged"),
+        *[("checkpoint.pt", flip(k / 10), "checkpoint.pt is damaged") for k in range(10)],
         ("metrics.csv", half, ANEW),
         ("metrics.csv", lambda content: content + b"9,9,te", "resumed after step 8"),
         ("metrics.csv", nothing, ANEW),
@@ -525,8 +569,6 @@ def test_damage_is_said_and_never_trained_upon(command, monkeypatch, file, damag
     if file == "config.yaml" and status:
         assert "holds a run of another configuration" in err
         assert command("train.py", *SHORT, "overwrite=true")[0] == 0
-    elif path.name == "checkpoint.pt" and damage not in (half, nothing):  # it can have hit the space between records
-        assert said in out or "resumed after step 8" in out
     else:
         assert said in out
     (reference,) = runs_below("undisturbed")
@@ -579,6 +621,94 @@ def test_a_directory_of_another_configuration_is_refused(command):
     status, _, err = command("train.py", *SHORT)
     assert (status, err.count("\n")) == (1, 1)
     assert "holds a run of another configuration; move it away, or set overwrite=true" in err
+
+
+def test_a_directory_of_another_seed_is_refused(command):
+    """As after mv seed=0 seed=1: what is in it is not what its name says."""
+    assert command("train.py", *SHORT)[0] == 0
+    (run,) = runs_below("outputs")
+    moved = run.rename(run.with_name("seed=1"))
+    before = {path.name: path.read_bytes() for path in moved.iterdir()}
+    for sweep in ([], ["-m"]):
+        status, out, err = command("train.py", *sweep, *SHORT, "seed=1")
+        assert status == 1
+        assert "holds a run of another configuration" in (out if sweep else err)
+        assert "seed 0; this one is id" in (out if sweep else err)
+    assert {path.name: path.read_bytes() for path in moved.iterdir() if path.name != "train.log"} == {
+        name: content for name, content in before.items() if name != "train.log"
+    }
+
+
+def test_a_checkpoint_beyond_the_end_is_refused(command, monkeypatch):
+    run = half_done(command, monkeypatch)
+    state = checkpoints.read(run / "checkpoint.pt")
+    state["progress"]["step"] = 10**9
+    with open(run / "checkpoint.pt", "wb") as file:
+        checkpoints.write(state, file)
+    status, _, err = command("train.py", *SHORT)
+    assert status == 1
+    assert "its checkpoint does not fit this version's code (ValueError: it is after step 1000000000 of 16)" in err
+    assert checkpoints.read(run / "checkpoint.pt")["progress"]["step"] == 10**9
+    del state["model"]
+    state["progress"]["step"] = 8
+    with open(run / "checkpoint.pt", "wb") as file:
+        checkpoints.write(state, file)
+    assert "does not fit this version's code (KeyError: 'model')" in command("train.py", *SHORT)[2]
+
+
+def test_a_torn_configuration_of_a_finished_run_is_mended_without_training(command):
+    assert command("train.py", *SHORT)[0] == 0
+    (run,) = runs_below("outputs")
+    before = files.read_config(run), files.read_summary(run)
+    (run / "checkpoint.pt").unlink()  # as people do to make room
+    (run / "config.yaml").write_text("config: {")
+    status, out, _ = command("train.py", *SHORT)
+    assert status == 0
+    assert "completed already, skipped" in out
+    assert (files.read_config(run), files.read_summary(run)) == before
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error"), RuntimeError("device busy")])
+def test_an_error_while_a_run_is_prepared_deletes_nothing(command, monkeypatch, error):
+    run = half_done(command, monkeypatch)
+    names = ("metrics.csv", "checkpoint.pt", "checkpoint.previous.pt", "config.yaml")
+    before = {name: (run / name).read_bytes() for name in names}
+
+    def fails(*args):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "build", fails)
+        status, _, err = command("train.py", *SHORT)
+    assert status == 1
+    assert err.startswith(f"error: {type(error).__name__}")
+    assert err.count("\n") == 1
+    assert {name: (run / name).read_bytes() for name in names} == before
+    assert files.read_status(run)["status"] == "failed"
+    assert "resumed after step 8" in command("train.py", *SHORT)[1]
+
+
+def test_nobody_reading_along_ends_no_run(tmp_path):
+    script = f"{sys.executable} {ROOT / 'train.py'} {' '.join(QUICK)} threads=1 | head -1"
+    done = subprocess.run(script, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stderr == ""
+    (run,) = runs_below(tmp_path)
+    assert files.read_summary(run)["status"] == "completed"
+    script = f"{sys.executable} {ROOT / 'train.py'} 'seed=range(900)' --dry-run | head -1"
+    done = subprocess.run(script, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+
+
+def test_the_only_data_to_choose_by_are_said(command):
+    out = command("train.py", *QUICK, "dataset.split.val_fraction=0")[1]
+    assert "nothing is held out" in out
+    assert "nothing is held out" not in command("train.py", *QUICK)[1]
+    config = compose(*QUICK, "dataset.split.val_fraction=0")
+    with pytest.raises(JobError) as refused:
+        job._refuse_to_tune_on_test("hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", config)
+    assert "a search chooses by validation accuracy" in str(refused.value.error)
+    job._refuse_to_tune_on_test("hydra_plugins.nested_lookahead_sweeps.GridSweeper", config)
+    job._refuse_to_tune_on_test("hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", compose(*QUICK))
 
 
 def test_a_killed_process_resumes(tmp_path, command, monkeypatch):
@@ -641,3 +771,23 @@ def test_a_sweep_ends_with_what_became_of_its_runs(command, monkeypatch):
     status, out, _ = command("train.py", *sweep)
     assert "4 runs: 3 skipped, 1 failed" in out
     assert out.count("epoch 1/2") == 0
+
+
+LAUGHS = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{chr(ord(name) - 1)}'] * 9)}]\n" for name in "bcdefgh"
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path.write_text(LAUGHS), "stands for more than 100,000 values"),
+        (os.mkfifo, "mine.yaml is no regular file"),
+        (lambda path: path.write_text("# \n" * 2**19), "mine.yaml has 1,572,864 bytes, and can have 1,048,576"),
+    ],
+)
+@pytest.mark.parametrize("option", [["--config-dir", "own"], ["--config-dir=own"], ["-cd", "own"]], ids=" ".join)
+def test_files_of_settings_are_not_written_out_without_end(command, tmp_path, option, make, said):
+    (tmp_path / "own/dataset").mkdir(parents=True)
+    make(tmp_path / "own/dataset/mine.yaml")
+    assert command("train.py", "-m", "seed=1", *option) == (1, "", f"error: own/dataset/mine.yaml: {said}\n")

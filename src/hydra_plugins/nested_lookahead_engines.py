@@ -22,7 +22,7 @@ SLURM: dict[str, Any] = {
 OPTUNA: dict[str, Any] = {
     "direction": "maximize",  # validation accuracy
     "study_name": "${study}",
-    "storage": "sqlite:///${hydra.sweep.dir}/optuna.db",  # typed again, it goes on with as many trials more
+    "storage": "sqlite:///${made_folder:${hydra.sweep.dir}}/optuna.db",  # typed again, as many more
     "n_jobs": 1,  # trials asked for at once: as many as the launcher runs side by side
     "max_failure_rate": 1.0,  # a diverged run is a failed trial, and no reason to stop
 }

@@ -37,6 +37,8 @@ class GridSweeper(BasicSweeper):
     """
 
     def __init__(self, params: Mapping[str, Any] | None = None, grids: Sequence[Mapping[str, Any]] = ()) -> None:
+        if not isinstance(grids, Sequence) or not all(isinstance(grid, Mapping) for grid in grids):
+            raise UserError(f"hydra.sweeper.grids={grids}: must be a list of mappings, each a grid")
         super().__init__(max_batch_size=None, params=dict(params or {}))
         self.grids = list(grids) or [{}]
 
@@ -48,10 +50,13 @@ class GridSweeper(BasicSweeper):
         distinct: dict[tuple[str, ...], list[str]] = {}
         for grid in self.grids:
             settings = [f"{key}={value}" for key, value in {**self.params, **grid}.items()]
-            (batch,) = self.split_arguments(parser.parse_overrides(settings + arguments), None)
+            parsed = parser.parse_overrides(settings + arguments)
+            _refuse_empty(parsed)
+            (batch,) = self.split_arguments(parsed, None)
             distinct |= {tuple(sorted(overrides)): overrides for overrides in batch}
         since = time.time()
         jobs = self._compose(list(distinct.values()))
+        sweeps.refuse_shared_directories(jobs)
         if isinstance(self.launcher, ListLauncher):
             self.launcher.show(jobs)
             return []
@@ -97,6 +102,17 @@ class GridSweeper(BasicSweeper):
             except Exception as error:
                 jobs.append(sweeps.PlannedRun(overrides, refused=error))
         return jobs
+
+
+def _refuse_empty(parsed: Sequence[Override]) -> None:
+    """Raises:
+    UserError: one of the overrides sweeps over nothing, as ``seed=range(0)`` does.
+    """
+    for override in parsed:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            continue
+        if override.is_sweep_override() and next(iter(override.sweep_iterator()), None) is None:
+            raise UserError(f"{override.input_line}: sweeps over nothing")
 
 
 def _sets_a_value(override: Override) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import errno
 import logging
 import os
@@ -9,13 +11,27 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nested_lookahead.errors import JobError, UserError, unknown_key
+from nested_lookahead.errors import JobError, UserError, one_line, unknown_key
+from nested_lookahead.inputs import VALUES, load_yaml, opened, stands_for
 from nested_lookahead.training.processes import first_process
+
+LARGEST_CONFIG = 2**20
+"""Bytes of a file of settings, by far."""
+
+
+def hydra_arguments(arguments: list[str]) -> list[str]:
+    """A command line as Hydra's parser takes it: ``-m`` may stand anywhere, and ``--dry-run`` is a launcher's work."""
+    dry = "--dry-run" in arguments
+    multirun = dry or not {"-m", "--multirun"}.isdisjoint(arguments)
+    kept = [argument for argument in arguments if argument not in ("--dry-run", "-m", "--multirun")]
+    return [*kept, *(["hydra/launcher=list"] if dry else []), *(["-m"] if multirun else [])]
 
 
 def run_command(main: Callable[[], object]) -> int:
@@ -28,9 +44,14 @@ def run_command(main: Callable[[], object]) -> int:
     raise_all = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them its own way
     try:
+        _check_folders_of_configurations(sys.argv[1:])
         main()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read along has seen enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's end would say so, too
+        return 128 + 13  # SIGPIPE, by which others end
     except (Exception, JobError) as error:
         cause = error.error if isinstance(error, JobError) else error
         if raise_all:
@@ -39,12 +60,33 @@ def run_command(main: Callable[[], object]) -> int:
         if message is None:
             traceback.print_exception(cause)
         elif first_process():
-            print(f"error: {message}", file=sys.stderr)
+            print(f"error: {one_line(message, 2000)}", file=sys.stderr)
         return 1
     finally:
         if not raise_all:
             del os.environ["HYDRA_FULL_ERROR"]
     return 0
+
+
+def _check_folders_of_configurations(arguments: list[str]) -> None:
+    """Before Hydra reads them, which writes every alias out.
+
+    Raises:
+        UserError: a file stands for more values than any configuration has.
+    """
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    options.add_argument("--config-dir", "-cd", type=Path)
+    with contextlib.suppress(argparse.ArgumentError, SystemExit):
+        folder = options.parse_known_args([one for one in arguments if one.startswith("-") or "=" not in one])[0]
+        for path in folder.config_dir.rglob("*.yaml") if folder.config_dir else ():
+            try:
+                with opened(path, LARGEST_CONFIG) as file:
+                    if stands_for(load_yaml(file.read()), VALUES) > VALUES:
+                        raise UserError(f"{path}: stands for more than {VALUES:,} values")
+            except (yaml.YAMLError, UnicodeError, RecursionError, OSError):  # Hydra says so
+                continue
+            except ValueError as error:
+                raise UserError(f"{path}: {error}") from error
 
 
 def explain(error: BaseException) -> str | None:
@@ -55,6 +97,11 @@ def explain(error: BaseException) -> str | None:
             return str(link)
     if disk_is_full(error):
         return "no space left on the disk; make room, and the same command goes on"
+    for link in chain:
+        if isinstance(link, OSError) and link.strerror:
+            return f"{link.filename}: {link.strerror}" if link.filename else link.strerror
+        if isinstance(link, MemoryError):
+            return "not enough memory"
     for link in reversed(chain):  # the cause before its consequences
         if isinstance(link, OmegaConfBaseException) and link.full_key and link.msg:
             if isinstance(link, AttributeError | KeyError) and OmegaConf.is_dict(link.parent_node):
@@ -68,7 +115,7 @@ def explain(error: BaseException) -> str | None:
         group, choice = missing.groups()
         extra = choice.replace("submitit_local", "slurm")
         return f"hydra/{group}={choice}: not installed here; pip install -e '.[{extra}]'"
-    if _raised_in(error, "hydra", "omegaconf"):
+    if _raised_in(error, "hydra", "omegaconf", "yaml", "optuna", "sqlalchemy", "sqlite3"):
         return one_line(str(error))
     return None
 
@@ -90,19 +137,6 @@ def _keys_below(node: Any) -> Iterator[str]:
     for key, inner in node.items():
         if isinstance(inner, dict) and key != "hydra":
             yield from (f"{key}.{further}" for further in (*inner, *_keys_below(inner)))
-
-
-def one_line(message: str) -> str:
-    """Hydra's paragraphs as one line: no search path, no advice to append keys that no schema knows."""
-    paragraph = message.partition("Config search path:")[0]
-    lines = [line.strip() for line in paragraph.splitlines()]
-    kept = [
-        line for line in lines if line and not re.match(r"To append to your|full_key:|(object|reference)_type=", line)
-    ]
-    if "Available options in" in paragraph:
-        where = next(i for i, line in enumerate(kept) if line.startswith("Available options in"))
-        return f"{' '.join(kept[:where])}: {kept[where][0].lower()}{kept[where][1:]} {', '.join(kept[where + 1 :])}"
-    return " ".join(kept)
 
 
 def _raised_in(error: BaseException, *packages: str) -> bool:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from conftest import ROOT, metrics_less_seconds, runs_below, seen_in_a_terminal
 
+from nested_lookahead.command import hydra_arguments
 from nested_lookahead.errors import Busy, Interrupted, UserError
 from nested_lookahead.runs import directory, files, job, signals, workers
 from nested_lookahead.runs.directory import Run
@@ -25,6 +26,7 @@ from nested_lookahead.runs.progress import SweepProgress
 from nested_lookahead.training import trainer as training
 from nested_lookahead.training.fit import COLUMNS
 
+CONFIG = {"optimizer": {"name": "sgd"}, "seed": 0}
 SHORT = ("model=cnn", "model.width=4", "epochs=4", "dataset.split.train_size=200", "pullback=pullback", "threads=1")
 LONG = ("model=cnn", "model.width=4", "epochs=40", "pullback=pullback", "threads=1")
 
@@ -65,7 +67,8 @@ def times_begun(run):
 # --- one directory, two processes -----------------------------------------------------------------------------------
 
 HOLDER = "import sys, time; from nested_lookahead.runs.directory import Run; from pathlib import Path\n"
-HOLDER += "with Run(Path(sys.argv[1])) as run:\n    run.start({}, {}, []); print('in', flush=True); time.sleep(60)"
+HOLDER += "with Run(Path(sys.argv[1])) as run:\n    run.start({'optimizer': {'name': 'sgd'}, 'seed': 0}, {}, [])\n"
+HOLDER += "    print('in', flush=True); time.sleep(60)"
 
 
 @pytest.fixture
@@ -92,7 +95,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(other, caplog):
     process.wait()
     assert (path / "lock").exists()
     with caplog.at_level("INFO"), Run(path) as run:
-        run.start({}, {}, COLUMNS)
+        run.start(CONFIG, {}, COLUMNS)
         assert files.read_status(path)["pid"] == os.getpid()
     assert f"taken over from process {process.pid} on {socket.gethostname()}, which is gone" in caplog.text
     assert not (path / "lock").exists()
@@ -101,7 +104,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(other, caplog):
 def test_a_process_on_another_machine_is_dead_when_it_gives_no_sign_of_life(tmp_path, monkeypatch):
     monkeypatch.setattr(directory, "LEASE", 0.5)
     with Run(tmp_path) as run:
-        run.start({}, {}, COLUMNS)
+        run.start(CONFIG, {}, COLUMNS)
         text = (tmp_path / "lock").read_text()
     elsewhere = re.sub(r"host=.*", "host=elsewhere", text)
     assert elsewhere != text
@@ -115,7 +118,7 @@ def test_a_process_on_another_machine_is_dead_when_it_gives_no_sign_of_life(tmp_
 
 def test_a_process_that_was_taken_for_dead_writes_nothing_more(tmp_path):
     with pytest.raises(UserError, match="has taken it over; nothing more is written"), Run(tmp_path) as run:
-        run.start({}, {}, COLUMNS)
+        run.start(CONFIG, {}, COLUMNS)
         lock = tmp_path / "lock"
         lock.write_text(re.sub(r"pid=.*", f"pid={os.getppid()}", lock.read_text()))
         before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -207,6 +210,63 @@ def test_fail_fast_names_the_run_that_broke(command, monkeypatch):
     assert status == 1
     assert "2 runs: 1 failed, 1 unfinished\nfailed: MemoryError: too much\n  again: python train.py" in out
     assert err.startswith("error: MemoryError: too much (traceback in ")
+
+
+@pytest.mark.parametrize("sweep", ["seed=range(0)", "seed=range(5,1)"])
+def test_a_sweep_over_nothing_is_one_line(command, sweep):
+    assert command("train.py", "-m", sweep) == (1, "", f"error: {sweep}: sweeps over nothing\n")
+
+
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
+def test_a_value_that_cannot_be_fails_its_own_run_alone(command, launcher):
+    """Also where the name of its directory is what fails."""
+    if launcher == "joblib":
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    status, out, err = command("train.py", *SHORT, "seed=-1,0,1", f"hydra/launcher={launcher}", "-m")
+    assert (status, err) == (1, "error: 1 of 3 runs failed; the others are recorded, and the same command goes on\n")
+    assert "3 runs: 2 completed, 1 failed\nfailed: seed=-1: must be an integer >= 0\n" in out
+    assert [run.name for run in runs_below("outputs")] == ["seed=0", "seed=1"]
+
+
+def test_runs_do_not_share_a_directory(command):
+    status, _, err = command("train.py", "-m", *SHORT, "seed=0,1", "hydra.sweep.subdir=same")
+    assert status == 1
+    assert err == (
+        "error: outputs/digits/same: would be the directory of several runs of this sweep; leave hydra.sweep.subdir as "
+        "it is\n"
+    )
+    assert not runs_below(".")
+
+
+@pytest.mark.parametrize(
+    ("plugin", "settings", "said"),
+    [
+        ("hydra_joblib_launcher", ["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], "n_jobs == 0 in Parallel"),
+        ("hydra_submitit_launcher", ["hydra/launcher=slurm"], 'Could not detect "srun"'),
+    ],
+)
+def test_what_a_launcher_refuses_is_one_line(command, plugin, settings, said):
+    pytest.importorskip(f"hydra_plugins.{plugin}")
+    status, _, err = command("train.py", "-m", *SHORT, "seed=0,1", *settings)
+    assert status == 1
+    assert err.startswith(f"error: hydra/launcher: {said}")
+    assert err.count("\n") == 1
+
+
+def test_a_place_that_is_no_folder_is_one_line(command):
+    Path("file").write_text("")
+    for sweep in ([], ["-m"]):
+        status, _, err = command("train.py", *sweep, *SHORT, "output_dir=file")
+        assert status == 1
+        assert err.startswith("error: file/digits")
+        assert err.endswith(": Not a directory\n")
+
+
+def test_flags_may_stand_anywhere():
+    assert hydra_arguments(["train.py", "a=1", "-m", "b=2"]) == ["train.py", "a=1", "b=2", "-m"]
+    assert hydra_arguments(["train.py", "--dry-run", "a=1"]) == ["train.py", "a=1", "hydra/launcher=list", "-m"]
+    assert hydra_arguments(["train.py", "--multirun", "-m"]) == ["train.py", "-m"]
+    assert hydra_arguments(["train.py", "a=1"]) == ["train.py", "a=1"]
 
 
 def test_overwriting_trains_every_run_once_more(command):
@@ -534,9 +594,9 @@ def small_disk(tmp_path):
     return mount
 
 
-@pytest.mark.parametrize("size", [16, 64, 600])
+@pytest.mark.parametrize("size", [16, 600])
 def test_a_full_disk_ends_in_one_line_and_a_run_that_goes_on(tmp_path, command, small_disk, size):
-    """Where it is full at the first metrics, the first checkpoint, a later one."""
+    """Where it is full at the first metrics, or at a later checkpoint; `test_faults` has all places."""
     train = f"{sys.executable} {ROOT / 'train.py'} -m model=cnn epochs=4 threads=1 output_dir=small"
     steps = [
         small_disk % size,
@@ -561,6 +621,6 @@ def test_a_full_disk_ends_in_one_line_and_a_run_that_goes_on(tmp_path, command, 
 
 def test_status_of_a_run_is_json_with_its_maker(tmp_path):
     with Run(tmp_path) as run:
-        run.start({}, {}, COLUMNS)
+        run.start(CONFIG, {}, COLUMNS)
         status = json.loads((tmp_path / "status.json").read_text())
     assert (status["status"], status["pid"], status["parent"]) == ("running", os.getpid(), os.getppid())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import os
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,10 @@ class TerminalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING or not in_worker():
-            tqdm.write(self.format(record), file=sys.stdout)
+            shown = copy.copy(record)
+            shown.exc_info = shown.exc_text = None  # the run's log has the traceback
+            with suppress(OSError):  # nobody reads along any more, which is no reason to end a run
+                tqdm.write(self.format(shown), file=sys.stdout)
 
 
 class ProgressBar:
@@ -173,9 +178,11 @@ def closing_text(summary: dict[str, Any], trainer: Trainer, path: Path) -> str:
     took = f"{trainer.epoch} epochs, {trainer.step} steps, {trainer.seconds:.1f} s"
     if trainer.compile_seconds:
         took += f", besides {trainer.compile_seconds:.1f} s of compiling"
+    held_out = "validation" in next(iter(summary["final"].values()), {"validation": None})
     lines = [
         f"test accuracy  {accuracy or 'none: no epoch was finished'}",
         f"training       {summary['status']} after {took}",
+        *([] if held_out else ["result         test accuracy: nothing is held out for validation"]),
         f"results        {folder}",
         f"next           python analyze.py {os.path.relpath(path.parent.parent)}",
     ]

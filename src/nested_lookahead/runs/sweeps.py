@@ -6,6 +6,7 @@ import logging
 import shlex
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from pathlib import Path
 from filelock import Timeout
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 
-from nested_lookahead.command import explain, one_line
-from nested_lookahead.errors import Busy, UserError
+from nested_lookahead.command import explain
+from nested_lookahead.errors import Busy, UserError, one_line
 from nested_lookahead.runs import files
 from nested_lookahead.runs.directory import holder, lock_of
+from nested_lookahead.runs.identity import identity
 from nested_lookahead.runs.job import finished_before, result_of
 from nested_lookahead.runs.schema import Config
 
@@ -33,7 +35,7 @@ class PlannedRun:
     """Its run directory; None where the settings cannot be resolved."""
     config: Config | None = None
     refused: Exception | None = None
-    """Why they cannot; its launch will say so, too."""
+    """Why they cannot: it is not launched, and the others are."""
     result: JobReturn | None = None
 
     def is_over(self, since: float) -> bool:
@@ -48,7 +50,7 @@ class PlannedRun:
         try:
             summary = files.read_summary(self.path)
             return None if summary is None else result_of(summary, self.config)
-        except (ValueError, KeyError, TypeError):  # not one of ours: its launch will say so
+        except (OSError, ValueError, KeyError, TypeError):  # not one of ours: its launch will say so
             return None
 
     def look(self, since: float) -> None:
@@ -57,7 +59,7 @@ class PlannedRun:
             return
         try:
             value = finished_before(self.path, self.config)
-        except UserError:  # likewise
+        except (UserError, OSError):  # likewise
             return
         if value is not None:
             self.result = JobReturn(overrides=self.overrides, status=JobStatus.COMPLETED, _return_value=value)
@@ -114,7 +116,9 @@ def run_all(jobs: Sequence[PlannedRun], launch: Launch, since: float) -> None:
     broken, done = 0, -1
     while True:
         for job in jobs:
-            if job.result is None:
+            if job.refused is not None:
+                job.result = JobReturn(job.overrides, status=JobStatus.FAILED, _return_value=job.refused)
+            elif job.result is None:
                 job.look(since)
         todo = [job for job in jobs if job.result is None]
         if not todo:
@@ -123,6 +127,7 @@ def run_all(jobs: Sequence[PlannedRun], launch: Launch, since: float) -> None:
             results = launch([job.overrides for job in todo])
         except Exception as error:
             if not _is_broken_engine(error):
+                _explain_engine(error)
                 raise
             finished = sum(job.path is not None and finished_at(job.path) is not None for job in jobs)
             broken, done = (broken + 1 if finished == done else 1), finished
@@ -146,6 +151,34 @@ def run_all(jobs: Sequence[PlannedRun], launch: Launch, since: float) -> None:
 def _is_broken_engine(error: Exception) -> bool:
     """Whether worker processes failed, rather than what they were given."""
     return isinstance(error, BrokenExecutor) or type(error).__module__.partition(".")[0] in ("submitit", "ray")
+
+
+def _explain_engine(error: Exception) -> None:
+    """Raises:
+    UserError: the engine itself refused what it was given, or is not to be had here.
+    """
+    *_, (raised_in, _) = traceback.walk_tb(error.__traceback__)
+    if explain(error) is None and raised_in.f_globals.get("__name__", "").partition(".")[0] in ENGINES:
+        raise UserError(f"hydra/launcher: {one_line(str(error)) or type(error).__name__}") from error
+
+
+ENGINES = ("joblib", "submitit", "ray", "hydra_plugins", "multiprocessing", "subprocess")
+"""Packages that launchers are made of."""
+
+
+def refuse_shared_directories(jobs: Sequence[PlannedRun]) -> None:
+    """Raises:
+    UserError: two different runs would have one directory, as with ``hydra.sweep.subdir=same``.
+    """
+    owners: dict[Path, tuple[str, int]] = {}
+    for job in jobs:
+        if job.path is None or job.config is None:
+            continue
+        run = (identity(job.config.plain()), job.config.seed)
+        if owners.setdefault(job.path, run) != run:
+            raise UserError(
+                f"{job.path}: would be the directory of several runs of this sweep; leave hydra.sweep.subdir as it is"
+            )
 
 
 def _wait_for_one(paths: Sequence[Path]) -> None:
