@@ -1,6 +1,6 @@
 """What methods and settings are called, and in which order."""
 
-from made_runs import make_run
+from made_runs import make_run, unsigned
 
 from nested_lookahead.analysis import collect, labels, tables
 
@@ -26,7 +26,7 @@ def test_settings_that_differ_are_shown_and_groups_come_in_their_order(tmp_path)
 
 def test_settings_outside_the_optimizer_are_shown_where_methods_differ_in_them(tmp_path):
     make_run(tmp_path, "sgd")
-    path = make_run(tmp_path)
+    path = unsigned(make_run(tmp_path))
     text = (path / "config.yaml").read_text()
     (path / "config.yaml").write_text(text.replace("name: cosine", "name: constant"))
     assert tables.readable(results(tmp_path))["settings"].str.contains("scheduler=").all()

@@ -35,12 +35,17 @@ def test_published_numbers_beside_ours(tmp_path):
                    for row in found.comparisons.itertuples())  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "content", ["", "a,b\n1,2\n", "study,method,tag,run,epoch,test_accuracy\nx,y,z,one,1,0.5\n", None]
-)
+HEADER = "study,method,tag,run,epoch,test_accuracy\n"
+NO_REFERENCES = ["", "a,b\n1,2\n", HEADER, f"{HEADER}x,y,z,one,1,0.5\n", f"{HEADER}x,y,z,1,1,high\n", None]
+NO_REFERENCES += [f"{HEADER}x,y,z,1,1,50\n", f"{HEADER}x,y,z,1,1,nan\n", f"{HEADER}x,,z,1,1,0.5\n"]
+NO_REFERENCES += [f"{HEADER}x,y,z,-1,1,0.5\n", f"{HEADER}x,y,z,1,1e30,0.5\n", f"{HEADER}x,y,z,{'9' * 400},1,0.5\n"]
+
+
+@pytest.mark.parametrize("content", NO_REFERENCES)
 def test_a_reference_that_is_none(tmp_path, content):
     path = tmp_path / "reference.csv"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(UserError, match="--reference"):
+    with pytest.raises(UserError, match=r"--reference .*reference\.csv: ") as caught:
         collect.collect([], references=[path])
+    assert len(str(caught.value).replace(f"{path}", "").splitlines()) == 1

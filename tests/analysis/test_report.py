@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import ROOT
-from made_runs import make_run, rewrite_metrics
+from made_runs import make_run, rewrite_metrics, unsigned
 
 from nested_lookahead.analysis import report
 from nested_lookahead.analysis.figures import FIGURES
@@ -17,7 +17,7 @@ from nested_lookahead.analysis.figures import FIGURES
 @pytest.mark.slow
 def test_tasks_with_the_same_name_are_told_apart(command):
     for width in (8, 16):
-        path = make_run("outputs/made", "sgd", seed=width)
+        path = unsigned(make_run("outputs/made", "sgd", seed=width))
         text = (path / "config.yaml").read_text()
         (path / "config.yaml").write_text(text.replace("    name: cnn", f"    name: cnn\n    width: {width}"))
     out = command("analyze.py")[1]
@@ -96,7 +96,7 @@ def test_what_could_not_be_used_is_said(command):
         (["--delta", "0"], "--delta 0: must be > 0"),
         (["--smooth", "0"], "--smooth 0: must be >= 1"),
         (["--baseline", "lion"], "--baseline lion: no such method or group among these runs"),
-        (["--reference", "nowhere.csv"], "--reference nowhere.csv: no such file"),
+        (["--reference", "nowhere.csv"], "--reference nowhere.csv: No such file or directory"),
     ],
 )
 def test_mistakes_are_one_line(command, arguments, message):

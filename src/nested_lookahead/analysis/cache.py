@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 
 from nested_lookahead.analysis.metrics import NAMES, Curve, Kinds, join, known_kinds, split
+from nested_lookahead.inputs import opened
 from nested_lookahead.runs import files, identity
 
+LARGEST = 2**31
+"""Bytes of a cache, which is not compressed: of the metrics of a hundred thousand runs."""
 VERSION = [2, files.VERSION, identity.RULE, list(files.COLUMNS)]
 """Of the cache, and of all that decides what is made of a run; a cache with another one is made anew."""
 
@@ -35,7 +38,7 @@ def read(path: Path | None) -> tuple[dict[str, Found], Kinds]:
     if path is None:
         return nothing
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with opened(path, LARGEST) as file, np.load(file, allow_pickle=False) as stored:
             index = json.loads(stored["index"].tobytes())
             if index["version"] != VERSION:
                 return nothing

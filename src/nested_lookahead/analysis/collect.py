@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from nested_lookahead.analysis import metrics
 from nested_lookahead.analysis.cache import Found
 from nested_lookahead.analysis.reference import read_reference
 from nested_lookahead.analysis.run_rows import RUN_COLUMNS, LeftOut, read, tell_tasks_apart
+from nested_lookahead.analysis.sound import fault_of
 from nested_lookahead.errors import UserError
 from nested_lookahead.runs import files
 
@@ -109,8 +109,8 @@ def _find(folders: list[Path], cache: Path | None, left_out: dict[str, str]) -> 
     for name, curve in parsed.curves.items():
         found[name].curve = curve
         found[name].notes += parsed.notes.get(name, [])
-        if ends := _unfinished(curve, found[name].row):
-            parsed.refused[name] = ends
+        if fault := fault_of(curve, found[name].row):
+            parsed.refused[name] = fault
     for name in parsed.refused:
         del found[name]
     left_out |= parsed.refused
@@ -128,14 +128,6 @@ def _stamp(path: Path) -> list[list[int]]:
         status = files.read_status(path)["status"]
         raise LeftOut(f"not finished (status {status})") from None
     return [[stat.st_size, stat.st_mtime_ns] for stat in stats]
-
-
-def _unfinished(curve: metrics.Curve, row: dict[str, Any]) -> str:
-    """Why metrics do not belong to a run that completed."""
-    reached, planned = int(curve["step"].max()) if len(curve["step"]) else 0, row["planned_steps"]
-    if row["status"] != files.COMPLETED or planned != planned or reached == planned:
-        return ""
-    return f"completed, but its metrics end at step {reached} of {planned}"
 
 
 def _leave_out_copies(found: dict[str, Found], left_out: dict[str, str]) -> None:

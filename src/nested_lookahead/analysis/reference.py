@@ -9,10 +9,13 @@ from typing import Any
 import pandas as pd
 
 from nested_lookahead.analysis.run_rows import REFERENCE
-from nested_lookahead.errors import UserError
+from nested_lookahead.errors import UserError, one_line
+from nested_lookahead.inputs import opened
 from nested_lookahead.runs import files
 from nested_lookahead.signatures import constant
 
+LARGEST = 2**26
+"""Bytes of such a file, by far."""
 COLUMNS = ("study", "method", "tag", "run", "epoch", "test_accuracy")
 
 
@@ -32,14 +35,22 @@ def read_reference(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _read(path: Path) -> pd.DataFrame:
+    types = {"study": str, "method": str, "tag": str, "run": int, "epoch": int, "test_accuracy": float}
     try:
-        table = pd.read_csv(path, dtype={"study": str, "method": str, "tag": str, "run": int, "epoch": int})
-    except OSError:
-        raise UserError(f"--reference {path}: no such file") from None
-    except ValueError as error:
-        raise UserError(f"--reference {path}: {' '.join(str(error).split())}") from None
+        with opened(path, LARGEST) as file:
+            table = pd.read_csv(file, dtype=types)
+    except OSError as error:
+        raise UserError(f"--reference {path}: {error.strerror or 'cannot be read'}") from None
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"--reference {path}: {one_line(str(error), 200)}") from None
     if missing := set(COLUMNS) - set(table.columns):
         raise UserError(f"--reference {path}: no column {', '.join(sorted(missing))}")
+    if table.empty:
+        raise UserError(f"--reference {path}: no runs, only a header")
+    if table[list(COLUMNS[:3])].isna().any(axis=None) or not table["test_accuracy"].between(0, 1).all():
+        raise UserError(f"--reference {path}: a study, method or tag is missing, or an accuracy is not in [0, 1]")
+    if (table[["run", "epoch"]] < 0).any(axis=None):
+        raise UserError(f"--reference {path}: a run or an epoch is negative")
     return table
 
 

@@ -72,12 +72,12 @@ def write(study: Study, out: Path, request: Request) -> str:
 def _write_data(study: Study, out: Path) -> list[Path]:
     """All runs, and all metrics."""
     runs, metrics = out / "runs.csv", out / "metrics.csv"
-    study.runs.drop(columns="task_key").to_csv(runs, index=False)
+    tables.to_csv(study.runs.drop(columns="task_key"), runs)
     if find_spec("pyarrow"):
         metrics = metrics.with_suffix(".parquet")
         study.metrics.to_parquet(metrics, index=False)
     else:
-        study.metrics.to_csv(metrics, index=False)
+        tables.to_csv(study.metrics, metrics)
     return [runs, metrics]
 
 
@@ -97,7 +97,7 @@ def _write_task(
             written += _write_table(table, out / f"{name}{suffix}")
     if len(task.comparisons):
         written.append(out / f"comparisons{suffix}.csv")
-        task.comparisons.to_csv(written[-1], index=False)
+        tables.to_csv(task.comparisons, written[-1])
     pictures, paths = _draw(task, out, suffix, request)
     said = [f"{task.name}: {_count(task)}", *(_finding(finding) for finding in found), "", tables.to_text(results), ""]
     section = page.Section(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nested_lookahead.runs import files
-from nested_lookahead.runs.identity import BOOKKEEPING, computed, identity
+from nested_lookahead.runs.identity import BOOKKEEPING, RULE, computed, identity
 
 TASK = ("dataset", "model", "epochs", "batch_size", "evaluation")
 """Parts of a configuration that must be equal where runs are compared."""
@@ -20,11 +20,11 @@ OWN, REFERENCE = "run", "reference"
 RUN_COLUMNS = (
     *("path", "source", "task", "task_key", "group", "method", "inner", "pullback", "seed", "status"),
     *("planned_steps", "seconds", "device_name", "precision", "threads", "processes", "commit", "dirty", "versions"),
-    *("diverged_step", "diverged_cause"),
+    *("diverged_step", "diverged_cause", "score_least", "score_most"),
 )
 """Columns that every table of runs has; after them come the settings, as ``config.<key>``."""
 
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ArithmeticError)
 """What is raised on the way to a row by files that are torn, or foreign."""
 
 
@@ -42,14 +42,24 @@ def read(path: Path) -> tuple[dict[str, Any], bytes, list[str]]:
         summary = files.read_summary(path)
         if summary is None:
             raise LeftOut(f"not finished (status {files.read_status(path)['status']})")
-        config, curve = files.read_config(path), (path / files.METRICS).read_bytes()
+        config, curve = files.read_config(path), files.read_bytes(path / files.METRICS)
         if not curve.endswith(b"\n"):
             raise LeftOut(f"{files.METRICS} is torn in its last line")
         if not files.is_intact(path, summary):
             raise LeftOut("its summary and metrics are not as they were written")
+        if not _belongs(summary, config):
+            raise LeftOut("its configuration is not the one that it was recorded with")
         return _row(path, config, summary), curve, _newer(summary)
     except UNREADABLE as error:
         raise LeftOut(f"unreadable: {type(error).__name__}: {error}") from None
+
+
+def _belongs(summary: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether a summary is of this configuration, as far as today's rule can tell."""
+    name = summary.get("run")
+    if not isinstance(name, dict) or name.get("rule") != RULE:
+        return True
+    return (name.get("id"), name.get("seed")) == (identity(config), config.get("seed"))
 
 
 def _newer(summary: Mapping[str, Any]) -> list[str]:
@@ -65,22 +75,51 @@ def _row(path: Path, config: dict[str, Any], summary: Mapping[str, Any]) -> dict
         raise LeftOut(f"status {summary['status']}")
     optimizer, steps = config["optimizer"], summary.get("planned_steps")
     inner = optimizer.get("inner") or {}
+    for node in (optimizer, inner, config["dataset"], config["model"]):
+        _check_name(_name(node) if node else "")
     row = {
         "path": str(path),
         "source": OWN,
         "task": ", ".join(str(_name(config[key])) for key in TASK[:2])
-        + f", {config['epochs']} epochs, batch {config['batch_size']}",
+        + f", {_whole('epochs', config['epochs'])} epochs, batch {_whole('batch_size', config['batch_size'])}",
         "task_key": task_key(config),
         "group": identity(config),
         "method": str(optimizer["name"]),
         "inner": str(inner.get("name", "")),
         "pullback": _pullback_name(optimizer.get("pullback", "none")),
-        "seed": int((summary.get("run") or config).get("seed", config.get("seed", 0))),
+        "seed": _whole("seed", (summary.get("run") or config).get("seed", config.get("seed", 0))),
         "status": summary["status"],
-        "planned_steps": math.nan if steps is None else int(steps),
+        "planned_steps": math.nan if steps is None else _whole("planned_steps", steps),
         "seconds": float(summary.get("seconds") or math.nan),
+        "score_least": _bound(summary, "least", 0.0),
+        "score_most": _bound(summary, "most", 1.0),
     }
     return row | _where(summary) | {f"config.{key}": value for key, value in flatten(config).items()}
+
+
+LONGEST = 100
+"""Characters of a name."""
+
+
+def _check_name(name: Any) -> None:
+    """Raises:
+    LeftOut: it is no text that a line of a table can hold.
+    """
+    if not isinstance(name, str) or len(name) > LONGEST or not name.isprintable():
+        raise LeftOut("an optimizer, data set or model is called by what is no name")
+
+
+def _whole(key: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise LeftOut(f"{key} is no integer >= 0: {str(value)[:30]}")
+    return value
+
+
+def _bound(summary: Mapping[str, Any], end: str, usual: float) -> float:
+    """Least or most that the run's score can be; null is no bound."""
+    bounds = summary.get("score") or {}
+    value = bounds.get(end, usual)
+    return (-math.inf if end == "least" else math.inf) if value is None else float(value)
 
 
 def _where(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -132,5 +133,29 @@ def to_text(shown: pd.DataFrame) -> str:
 
 
 def to_markdown(shown: pd.DataFrame) -> str:
-    rows = [list(map(str, shown.columns)), ["---"] * len(shown.columns), *shown.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    """Names come from configurations, and are text: nothing in a cell ends it, or is markup."""
+    cells = [list(map(str, shown.columns)), *shown.astype(str).to_numpy().tolist()]
+    rows = [[_as_markdown(cell) for cell in row] for row in cells]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
+
+
+def _as_markdown(cell: str) -> str:
+    for sign, written in {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\\": "\\\\", "|": "\\|", "`": "\\`"}.items():
+        cell = cell.replace(sign, written)
+    return " ".join(cell.split())
+
+
+def to_csv(table: pd.DataFrame, path: Path) -> None:
+    """For spreadsheets, too, which would compute a text that begins as a formula does: it gets an apostrophe."""
+    texts = {str(name): column.map(_as_text) for name, column in table.items() if column.dtype.kind not in "iufb"}
+    table.assign(**texts).to_csv(path, index=False)
+
+
+def _as_text(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

@@ -1,0 +1,37 @@
+"""Whether a run's metrics can be what was measured. Nothing is mended: where they cannot, the run is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nested_lookahead.analysis.metrics import Curve
+from nested_lookahead.runs.files import COMPLETED, METRICS
+
+
+def fault_of(curve: Curve, row: Mapping[str, Any]) -> str:
+    """Why the metrics cannot be those of the run; nothing where they can."""
+    step, epoch = curve["step"], curve["epoch"]
+    if not len(step):
+        return f"completed, but {METRICS} has no rows" if row["status"] == COMPLETED else ""
+    if step.min() < 0 or epoch.min() < 0 or (np.diff(step) < 0).any() or (np.diff(epoch) < 0).any():
+        return f"{METRICS} goes back in time"
+    if _repeated(curve):
+        return f"{METRICS} has two rows for one step, split and kind of weights"
+    least, most = row["score_least"], row["score_most"]
+    wrong = ~(np.isnan(curve["accuracy"]) | ((curve["accuracy"] >= least) & (curve["accuracy"] <= most)))
+    if wrong.any():
+        return f"{METRICS} has an accuracy of {curve['accuracy'][wrong][0]:g}, which must be in [{least:g}, {most:g}]"
+    reached, planned = int(step.max()), row["planned_steps"]
+    if reached > planned:
+        return f"{METRICS} goes on to step {reached} of {planned:.0f}"
+    if row["status"] == COMPLETED and reached < planned:
+        return f"completed, but its metrics end at step {reached} of {planned:.0f}"
+    return ""
+
+
+def _repeated(curve: Curve) -> bool:
+    keys = np.stack([curve[name].astype(np.int64) for name in ("step", "split", "weights")])
+    return bool(len(np.unique(keys, axis=1).T) < keys.shape[1])
