@@ -1,29 +1,43 @@
-"""Kill a sweep at random moments, type it again each time, and compare what comes out with an undisturbed sweep.
+"""Faults by the hundred: what becomes of a sweep that is killed, whose files fail, or that is given nonsense.
 
-    python benchmarks/faults.py --kills 100
+    python benchmarks/faults.py --kills 100          # SIGKILL at random moments, to the whole process group
+    python benchmarks/faults.py --points 1           # each file operation of a sweep fails once, in seven ways
+    python benchmarks/faults.py --fuzz 1000          # malformed command lines, files and run directories
 
-Each kill is a SIGKILL to the whole process group, at a moment drawn uniformly from the process's life until then: while
-it starts, trains, evaluates, or writes. When a sweep is done before all kills are, another one with other seeds begins.
+A kill comes at a moment drawn uniformly from the process's life until then: while it starts, trains, evaluates, or
+writes; the sweep is typed again each time and compared with an undisturbed one. When it is done before all kills are,
+another one with other seeds begins. ``--points 10`` takes every tenth operation.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from nested_lookahead.runs import files
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # what fails and how is shared with the tests
+
+import faulty  # noqa: E402
+import malformed  # noqa: E402
+
+BAD = ("traceback", "silent", "hang", "memory", "lost")
 
 TRAIN = Path(__file__).parent.parent / "train.py"
 SETTINGS = ["-m", "optimizer=sgd,nested_lookahead", "model.width=4", "epochs=150", "threads=1", "device=cpu"]
@@ -82,19 +96,15 @@ def kill_until_done(folder: Path, seeds: str, kills: int, rng: random.Random, ba
         return count, moments
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    arguments = parser.parse_args()
-    rng = random.Random(arguments.seed)
+def kill(kills: int, seed: int) -> None:
+    rng = random.Random(seed)
     total, moments, resumed, runs, rows, wrong = 0, Counter[str](), 0, 0, 0, []
-    with tempfile.TemporaryDirectory() as temporary, tqdm(total=arguments.kills, unit="kill") as bar:
+    with tempfile.TemporaryDirectory() as temporary, tqdm(total=kills, unit="kill") as bar:
         sweep = 0
-        while total < arguments.kills:
+        while total < kills:
             seeds = f"{2 * sweep},{2 * sweep + 1}"
             disturbed, undisturbed = Path(temporary) / f"{sweep}", Path(temporary) / f"{sweep}-undisturbed"
-            count, at = kill_until_done(disturbed, seeds, arguments.kills - total, rng, bar)
+            count, at = kill_until_done(disturbed, seeds, kills - total, rng, bar)
             subprocess.run(command(undisturbed, seeds), check=True, stdout=subprocess.DEVNULL)
             ours, theirs = metrics(disturbed), metrics(undisturbed)
             wrong += [path for path in theirs if ours.get(path) != theirs[path]]
@@ -108,6 +118,80 @@ def main() -> None:
     print(f"{runs} runs, {rows} rows: {len(wrong)} runs differ from the undisturbed ones")
     if wrong:
         raise SystemExit("\n".join(map(str, wrong)))
+
+
+def fail_at_points(every: int) -> None:
+    """Prints a table of kinds of faults by what became of the sweep."""
+    counts: Counter[tuple[str, str]] = Counter()
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = (made(Path(temporary) / f"{number}") for number in itertools.count())
+        operations, expected = faulty.undisturbed(next(folders), faulty.jobs_alone)
+        points = [(kind, at) for kind in faulty.KINDS for at in range(1, operations + 1, every)]
+        for kind, at in tqdm(points, unit="point"):
+            folder = next(folders)
+            outcome, why = faulty.faults_of(folder, faulty.jobs_alone, at, kind, expected)
+            counts[kind, outcome] += 1
+            if outcome != "clear":
+                tqdm.write(f"{kind} at {at}: {outcome}\n{why}")
+            shutil.rmtree(folder)
+    print(f"{operations} file operations of 2 runs of {faulty.STEPS // 2} steps; one in {every}")
+    print_table(counts, faulty.KINDS, ("clear", *BAD))
+
+
+def fuzz(cases: int, seed: int) -> None:
+    """Prints a table of kinds of nonsense by what became of the command."""
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import seed as seeded
+
+    counts: Counter[tuple[str, str]] = Counter()
+    with tempfile.TemporaryDirectory() as temporary, tqdm(total=cases, unit="case") as bar:
+        template = malformed.templates(made(Path(temporary) / "template"))
+        folders = (Path(temporary) / f"{number}" for number in itertools.count())
+
+        @seeded(seed)
+        @settings(max_examples=cases, deadline=None, database=None, phases=[Phase.generate],
+                  suppress_health_check=list(HealthCheck))  # fmt: skip
+        @given(malformed.CASES)
+        def tried(case: malformed.Case) -> None:
+            folder = next(folders)
+            outcome, why = malformed.run(case, template, folder)
+            counts[case.family, outcome] += 1
+            if outcome not in ("success", "clear"):
+                tqdm.write(f"{outcome}: {case}\n{why}")
+            shutil.rmtree(folder, ignore_errors=True)
+            bar.update()
+
+        tried()
+    print_table(counts, sorted({family for family, _ in counts}), ("success", "clear", *BAD))
+
+
+def print_table(counts: Counter[tuple[str, str]], kinds: Sequence[str], outcomes: Sequence[str]) -> None:
+    print(f"{'':20}{'tried':>10}" + "".join(f"{outcome:>10}" for outcome in outcomes))
+    for kind in kinds:
+        row = [counts[kind, outcome] for outcome in outcomes]
+        print(f"{kind:20}{sum(row):>10}" + "".join(f"{count:>10}" for count in row))
+    if any(outcome in BAD for _, outcome in counts):
+        raise SystemExit(1)
+
+
+def made(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=0, metavar="N")
+    parser.add_argument("--points", type=int, default=0, metavar="EVERY")
+    parser.add_argument("--fuzz", type=int, default=0, metavar="N")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of kills, and of the nonsense")
+    arguments = parser.parse_args()
+    if arguments.kills:
+        kill(arguments.kills, arguments.seed)
+    if arguments.points:
+        fail_at_points(arguments.points)
+    if arguments.fuzz:
+        fuzz(arguments.fuzz, arguments.seed)
 
 
 if __name__ == "__main__":
