@@ -10,7 +10,7 @@ from made_runs import make_run
 
 from nested_lookahead.analysis import collect
 from nested_lookahead.analysis.budget import budget
-from nested_lookahead.analysis.task import final_values, tasks
+from nested_lookahead.analysis.task import tasks
 from nested_lookahead.errors import UserError
 
 
@@ -74,14 +74,50 @@ def test_differences_are_paired_by_seed(tmp_path):
     )
 
 
-def test_a_diverged_run_has_no_difference_and_is_lost(tmp_path):
-    for seed in range(6):
-        make_run(tmp_path, "lookahead", seed=seed, final=0.5 + seed / 100)
-        make_run(tmp_path, seed=seed, final=0.6 + seed / 90, status="diverged" if seed == 2 else "completed")
+def study(tmp_path, ours, theirs):
+    """The comparison of Nested with plain Lookahead, of results by seed; NaN is a diverged run."""
+    for method, values in (("nested_lookahead", ours), ("lookahead", theirs)):
+        for seed, value in enumerate(values):
+            lost = math.isnan(value)
+            made = 0.5 if lost else value
+            make_run(tmp_path, method, seed=seed, final=made, status="diverged" if lost else "completed")
     (row,) = task(tmp_path).comparisons.itertuples()
-    assert (row.n, row.diverged) == (5, 1)
-    assert row.improvement == pytest.approx(5 / 6)
-    assert "1 diverged and count as lost" in row.sentence
+    return row
+
+
+def test_survivors_alone_decide_nothing(tmp_path):
+    """Better on each of the five seeds that it finished, and diverged on the other nine."""
+    rng = np.random.default_rng(0)
+    theirs = 0.5 + 0.001 * rng.standard_normal(14)
+    ours = np.where(np.arange(14) < 5, theirs + 0.03 + 0.001 * rng.standard_normal(14), np.nan)
+    row = study(tmp_path, ours, theirs)
+    assert row.low95 > 0  # as the five say
+    assert (row.n, row.seeds, row.failed, row.baseline_failed, row.verdict) == (5, 14, 9, 0, "unresolved")
+    assert row.improvement == pytest.approx(5 / 14)
+    assert row.p_failures == pytest.approx(2 * 0.5**9)
+    assert "Diverged: 9 of 14, of the baseline's 0 (McNemar's exact p = 0.004)." in row.sentence
+    assert "the ranks of all 14 seeds have p = " in row.sentence
+
+
+def test_better_in_spite_of_a_diverged_run_says_what_decided(tmp_path):
+    ours = [0.6 + 0.001 * seed for seed in range(12)]
+    row = study(tmp_path, [*ours[:11], math.nan], [0.5] * 12)
+    assert (row.n, row.diverged, row.verdict, row.decided_by) == (11, 1, "better", "ranks and t")
+    assert row.p_holm == pytest.approx(row.p_ranks)
+    assert "The ranks of all seeds, diverged runs last, and the interval of the pairs agree." in row.sentence
+
+
+def test_a_method_that_fails_is_worse_by_its_ranks(tmp_path):
+    row = study(tmp_path, [math.nan] * 8, [0.5 + 0.001 * seed for seed in range(8)])
+    assert (row.n, row.verdict, row.decided_by) == (0, "worse", "ranks")
+    assert "no pair finished" in row.sentence
+    assert "Diverged: 8 of 8, of the baseline's 0" in row.sentence
+
+
+def test_where_all_diverged_it_is_said(tmp_path):
+    row = study(tmp_path, [math.nan] * 3, [math.nan] * 3)
+    assert row.verdict == "unresolved"
+    assert "in every pair both diverged, so there is nothing to compare. Diverged: 3 of 3" in row.sentence
 
 
 @pytest.mark.parametrize(
@@ -115,7 +151,7 @@ def test_the_budget_scores_the_choice_on_other_seeds(tmp_path):
         lucky = 0.99 if (k, seed) == (3, 0) else 0.8 if k == 3 else 0.81
         make_run(tmp_path, seed=seed, k=k, final=lucky, validation=0.9 if k == 3 else 0.7)
     found = task(tmp_path)
-    (row,) = budget(found, final_values(found.runs, found.metrics, "fast", "validation")).itertuples(index=False)
+    (row,) = budget(found).itertuples(index=False)
     named = row._asdict()
     assert (named["method"], named["runs"]) == ("Nested Lookahead (SGD)", 6)
     assert list(named.values())[1:3] == [2, "k × 2"]

@@ -391,7 +391,13 @@ def test_marginals_average_each_seed_over_the_other_settings():
 def test_anova_shares_of_a_planted_grid():
     task = make_task(GRID, seeds=2, final=lambda i, seed: 80 + i // 3)  # k alone matters
     table = figures.draw("anova", task).table
-    assert table[["effect", "share"]].to_numpy().tolist() == [["k", 1], ["α", 0], ["k × α", 0], ["noise", 0]]
+    assert table[["effect", "share"]].to_numpy().tolist() == [
+        ["k", 1],
+        ["α", 0],
+        ["k × α", 0],
+        ["seeds", 0],
+        ["noise", 0],
+    ]
     assert figures.draw("anova", make_task(GRID[:8])) is None
 
 

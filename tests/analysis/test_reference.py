@@ -18,21 +18,38 @@ def test_the_published_numbers_alone():
     rows = first.comparisons.set_index(["label", "shown"])
     row = rows.loc[("published Nested Lookahead (SGD)", "pullback=none")]
     assert (row["baseline_label"], row["baseline_shown"]) == ("published Lookahead (SGD)", "pullback=none")
-    seen = [round(row[key], 2) for key in ("difference", "low", "high", "detectable")]
-    assert seen == [-0.85, -2.40, 0.70, 1.96]
+    seen = [round(row[key], 2) for key in ("difference", "low95", "high95")]
+    assert seen == [-0.85, -2.40, 0.70]
+    assert row["detectable"] != row["detectable"]  # three show nothing
     assert (row["verdict"], row["n"], row["paired"]) == ("unresolved", 3, False)
 
 
-def test_published_numbers_beside_ours(tmp_path):
+def found(tmp_path, data):
     for seed in range(3):
-        make_run(tmp_path, "sgd", seed=seed, final=0.8 + seed / 100)
-    (found,) = tasks(
-        collect.collect([tmp_path], references=[ROOT / "docs/published_epoch_accuracy.csv"]), "fast", "test", 0.5
+        for method in ("sgd", "lookahead"):
+            path = make_run(tmp_path, method, seed=seed, final=0.8 + seed * len(method) / 1000)
+            text = (path / "config.yaml").read_text()
+            (path / "config.yaml").write_text(text.replace("name: digits", f"name: {data}"))
+    return list(
+        tasks(collect.collect([tmp_path], references=[ROOT / "docs/published_epoch_accuracy.csv"]), "fast", "test", 0.5)
     )
-    assert (found.runs["source"] == "reference").sum() == 90
-    assert found.groups["label"].iloc[:2].tolist() == ["SGD", "published SGD"]
-    assert not any(row.label.startswith("published") != row.baseline_label.startswith("published")
-                   for row in found.comparisons.itertuples())  # fmt: skip
+
+
+def test_published_numbers_beside_ours_change_no_verdict(tmp_path):
+    (task,) = found(tmp_path, "cifar10")
+    assert (task.runs["source"] == "reference").sum() == 90
+    assert task.groups["label"].iloc[:2].tolist() == ["SGD", "published SGD"]
+    rows = task.comparisons
+    own = rows[~rows["label"].str.startswith("published")]
+    assert not own["baseline_label"].str.startswith("published").any()
+    assert own["family"].tolist() == [1]
+    assert set(rows["family"]) > {1}
+
+
+def test_published_numbers_of_another_data_set_stand_apart(tmp_path):
+    names = [(task.name, set(task.runs["source"])) for task in found(tmp_path, "digits")]
+    assert [name for name, _ in names[1:]] == ["published: cifar", "published: cifar_variation"]
+    assert [sources for _, sources in names] == [{"run"}, {"reference"}, {"reference"}]
 
 
 HEADER = "study,method,tag,run,epoch,test_accuracy\n"

@@ -14,22 +14,21 @@ from nested_lookahead.analysis.labels import setting_keys
 from nested_lookahead.analysis.task import Task
 
 
-def budget(task: Task, validation: pd.DataFrame) -> pd.DataFrame:
+def budget(task: Task) -> pd.DataFrame:
     """Per method: settings tried, runs, epochs, hours, the default's and the best setting's mean, and what choosing
     the best is worth on seeds that had no part in the choice.
 
-    ``validation`` is as `Task.final`, of the validation split where there is one: the best setting is chosen there.
+    The best setting is chosen by `Task.chosen_by`, the validation split where there is one. In all means a diverged
+    run counts as the worst of its method's runs.
     """
     rows = []
     for (label,), groups in task.groups.groupby(["label"], sort=False):
         runs = task.runs[task.runs["group"].isin(groups.index)]
-        test = _by_seed(task.final, groups.index)
-        chosen_by = _by_seed(validation, groups.index)
-        means = chosen_by.mean(axis=1)
-        best = str(means.idxmax()) if means.notna().any() else None
+        test, chosen_by = (counted_by_seed(values, groups.index) for values in (task.final, task.chosen_by))
+        best = best_setting(chosen_by)
         default = [str(group) for group, row in groups.iterrows() if is_default(row)]
-        complete = len(groups) > 1 and test.shape[1] > 1 and not (test.isna() & chosen_by.isna()).any(axis=None)
-        held_out = statistics.leave_one_seed_out(test.to_numpy()) if complete else np.array([])
+        complete = len(groups) > 1 and test.shape[1] > 1 and len(runs) == test.size
+        held_out = statistics.leave_one_seed_out(test.to_numpy(), chosen_by.to_numpy()) if complete else np.array([])
         rows.append(
             {
                 "method": label,
@@ -37,19 +36,29 @@ def budget(task: Task, validation: pd.DataFrame) -> pd.DataFrame:
                 "varied": ", ".join(_varied(groups)) or "–",
                 "runs": len(runs),
                 "diverged": int(groups["diverged"].sum()),
-                "hours of training": runs["seconds"].sum() / 3600,
-                "default": test.loc[default[0]].mean() if default and default[0] in test.index else math.nan,
-                "best": test.loc[best].mean() if best is not None else math.nan,
-                "best setting": groups["shown"].to_dict()[best] if best is not None else "",
-                "best, other seeds": float(np.nanmean(held_out)) if len(held_out) else math.nan,
+                "hours of training": runs["seconds"].sum(min_count=1) / 3600,
+                "default": test.loc[default[0]].mean() if default else math.nan,
+                "best": test.loc[best].mean() if best else math.nan,
+                "best setting": groups["shown"].to_dict()[best] if best else "",
+                "best, other seeds": float(np.mean(held_out)) if len(held_out) else math.nan,
             }
         )
     return pd.DataFrame(rows)
 
 
-def _by_seed(final: pd.DataFrame, groups: Any) -> pd.DataFrame:
-    """Groups × seeds; NaN where a run diverged or is not there."""
-    return final[final["group"].isin(groups)].pivot_table(index="group", columns="seed", values="value", dropna=False)
+def best_setting(chosen_by: pd.DataFrame) -> str | None:
+    """The row of (settings, seeds) with the best mean; None where all diverged."""
+    means = chosen_by.mean(axis=1)
+    return str(means.idxmax()) if means.notna().any() else None
+
+
+def counted_by_seed(final: pd.DataFrame, groups: Any) -> pd.DataFrame:
+    """Groups × seeds of a table such as `Task.final`, a diverged run with the worst of all their values; NaN where a
+    run is not there, or all diverged."""
+    own = final[final["group"].isin(groups)]
+    return own.assign(value=own["value"].fillna(own["value"].min())).pivot_table(
+        index="group", columns="seed", values="value", dropna=False
+    )
 
 
 def _varied(groups: pd.DataFrame) -> list[str]:

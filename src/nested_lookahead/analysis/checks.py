@@ -25,7 +25,7 @@ VARYING = {
 @dataclass(frozen=True)
 class Finding:
     level: str
-    """``error``: what is compared here should not be, or is not; ``warning``: it can be, with this in mind."""
+    """``warning``: what is compared can be, with this in mind; ``note``: what is not compared, and why."""
     text: str
 
 
@@ -45,7 +45,9 @@ def check(task: Task) -> list[Finding]:
         text = f"seed sets differ: {len(common)} seed(s) are common to all {len(seeds)} groups"
         found.append(Finding("warning", f"{text}; each comparison uses those that its two groups share"))
     if (diverged := int(task.groups["diverged"].sum()) if len(task.groups) else 0) > 0:
-        text = f"{diverged} of {len(runs)} runs diverged; they are in every count, and in no mean"
+        text = (
+            f"{diverged} of {len(runs)} runs diverged; they rank last in every verdict and choice, and are in no mean"
+        )
         found.append(Finding("warning", text))
     if missing := _missing_cells(task):
         found.append(Finding("warning", missing))
@@ -59,7 +61,7 @@ def check_study(tasks: Iterable[Task]) -> list[Finding]:
     if len(names) < 2:
         return []
     text = f"{len(names)} tasks, never compared with each other: {'; '.join(names)}"
-    return [Finding("error", text)]
+    return [Finding("note", text)]
 
 
 def _listed(counts: pd.Series[int]) -> str:

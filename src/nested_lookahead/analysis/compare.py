@@ -1,65 +1,96 @@
-"""Each group against its baseline, seed by seed, in numbers and in words."""
+"""Each group against its baseline, seed by seed, in numbers."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from nested_lookahead.analysis import statistics
+from nested_lookahead.analysis import power, statistics
 from nested_lookahead.analysis.run_rows import REFERENCE
+from nested_lookahead.analysis.sentences import sentence
+from nested_lookahead.analysis.verdicts import ALPHA, Decision, Evidence, decide
+
+Against = Mapping[str, str] | Iterable[tuple[str, str]]
+"""Groups, and the baseline of each; as pairs, a group may have several."""
 
 
-def compare(groups: pd.DataFrame, final: pd.DataFrame, delta: float, against: dict[str, str]) -> pd.DataFrame:
+def compare(groups: pd.DataFrame, final: pd.DataFrame, delta: float, against: Against) -> pd.DataFrame:
     """A row for each group and its baseline.
 
     Paired by seed: the same seed gives every method the same initial weights, split and data order. Published runs
-    have no seeds, and are compared by Welch's test. p values are Holm's over all rows. A pair with a diverged run has
-    no difference, and counts as lost by the one that diverged.
+    have no seeds, and are compared by Welch's test. Holm's family are all rows of our own runs; published ones beside
+    them are a family of their own, so that showing a reference changes no verdict.
 
-    ``difference``, ``low``, ``high`` (95%), ``low90``, ``high90``, ``sd`` and ``detectable`` are in points; ``n`` is
-    the number of pairs that the difference comes from.
+    ``difference``, ``low`` and ``high`` (of ``level``, the interval that decided), ``low95`` and ``high95``, ``sd`` and
+    ``detectable`` are in points. ``n``: pairs that the difference comes from; ``seeds``: those that both have, of which
+    ``failed`` and ``baseline_failed`` diverged; ``p_failures``: McNemar's. ``p_holm`` and ``verdict``: see `decide`.
+    ``detectable`` is at the family's first level, alpha/``family``, and NaN below five pairs, which show nothing;
+    ``seeds_needed``, with its range ``seeds_low`` to ``seeds_high``, is for a difference of ``delta`` at that level.
     """
     values = {str(group): part.set_index("seed")["value"] for group, part in final.groupby("group")}
-    results, rows = [], []
-    for group, baseline in against.items():
-        paired = bool(groups.loc[group, "source"] != REFERENCE)
-        result, counts = (_paired if paired else _unpaired)(values[group], values[baseline])
-        results.append(result)
-        rows.append(_names(groups, group, baseline) | _numbers(result) | {"paired": paired} | counts)
-    table = pd.DataFrame(rows)
-    if table.empty:
-        return table
-    table["p_holm"] = statistics.holm(table["p"].to_numpy())
-    table["verdict"] = [
-        statistics.verdict(result, p, delta) for result, p in zip(results, table["p_holm"], strict=True)
-    ]
-    table["seeds_needed"] = [
-        result.seeds_needed(delta, paired) if word == "unresolved" and result.sd > 0 else math.nan
-        for result, paired, word in zip(results, table["paired"], table["verdict"], strict=True)
-    ]
-    table["sentence"] = [_sentence(row, delta) for _, row in table.iterrows()]
+    pairs = list(against.items() if isinstance(against, Mapping) else against)
+    rows, evidence = [], []
+    for group, baseline in pairs:
+        paired = bool(groups.loc[group, "source"] != REFERENCE and groups.loc[baseline, "source"] != REFERENCE)
+        found, counts = (_paired if paired else _unpaired)(values[group], values[baseline])
+        evidence.append(found)
+        rows.append(_names(groups, group, baseline) | _numbers(found) | {"paired": paired} | counts)
+    if not rows:
+        return pd.DataFrame()
+    decisions, sizes = _by_source([str(groups.loc[group, "source"]) for group, _ in pairs], evidence, delta)
+    table = pd.DataFrame(
+        [
+            row | _decided(decision) | {"family": size} | _could_show(found, size, delta)
+            for row, found, decision, size in zip(rows, evidence, decisions, sizes, strict=True)
+        ]
+    )
+    table["sentence"] = [sentence(row, delta) for _, row in table.iterrows()]
     return table
 
 
-def _paired(ours: pd.Series[float], theirs: pd.Series[float]) -> tuple[statistics.Difference, dict[str, Any]]:
+def _by_source(sources: list[str], evidence: list[Evidence], delta: float) -> tuple[list[Decision], list[int]]:
+    """Decisions, and the number of tests in each one's family."""
+    decisions: dict[int, Decision] = {}
+    sizes: dict[int, int] = {}
+    for source in dict.fromkeys(sources):
+        members = [i for i, other in enumerate(sources) if other == source]
+        decisions |= zip(members, decide([evidence[i] for i in members], delta), strict=True)
+        sizes |= dict.fromkeys(members, sum(not math.isnan(decisions[i].p) for i in members))
+    return [decisions[i] for i in range(len(sources))], [sizes[i] for i in range(len(sources))]
+
+
+def _paired(ours: pd.Series[float], theirs: pd.Series[float]) -> tuple[Evidence, dict[str, Any]]:
     seeds = sorted(set(ours.index) & set(theirs.index))
-    a, b = ours[seeds], theirs[seeds]
-    both = a.notna() & b.notna()
-    filled_a, filled_b = a.fillna(-math.inf), b.fillna(-math.inf)
-    wins = float((filled_a > filled_b).sum() + 0.5 * (filled_a == filled_b).sum())
-    alone = ", ".join(map(str, sorted(set(ours.index) ^ set(theirs.index))))
-    counts = _improvement(wins, len(seeds)) | {"left_out": alone, "diverged": int(a.isna().sum() + b.isna().sum())}
-    return statistics.paired((a - b)[both].to_numpy()), counts
+    a, b = ours[seeds].to_numpy(), theirs[seeds].to_numpy()
+    alone, finished = np.isnan(a) != np.isnan(b), ~np.isnan(a) & ~np.isnan(b)
+    everything = np.where(alone, np.where(np.isnan(a), -np.inf, np.inf), a - b)
+    wins = float((everything > 0).sum() + 0.5 * (~alone & ~(everything > 0) & ~(everything < 0)).sum())
+    ranks = statistics.signed_rank(everything) if alone.any() else None
+    only = int((alone & np.isnan(a)).sum()), int((alone & np.isnan(b)).sum())
+    left_out = ", ".join(map(str, sorted(set(ours.index) ^ set(theirs.index))))
+    counts: dict[str, Any] = _counts(a, b, len(seeds)) | _improvement(wins, len(seeds))
+    counts |= {"p_failures": statistics.mcnemar(*only), "left_out": left_out}
+    return Evidence(statistics.paired((a - b)[finished]), ranks), counts
 
 
-def _unpaired(a: pd.Series[float], b: pd.Series[float]) -> tuple[statistics.Difference, dict[str, Any]]:
-    least = min(len(a), len(b))
-    wins = float(np.mean([[(x > y) + 0.5 * (x == y) for y in b] for x in a])) * least
-    counts = _improvement(wins, least) | {"left_out": "", "diverged": int(a.isna().sum() + b.isna().sum())}
-    return statistics.welch(a.dropna().to_numpy(), b.dropna().to_numpy()), counts
+def _unpaired(ours: pd.Series[float], theirs: pd.Series[float]) -> tuple[Evidence, dict[str, Any]]:
+    a, b = ours.to_numpy(), theirs.to_numpy()
+    least, broken = min(len(a), len(b)), bool(np.isnan(a).any() or np.isnan(b).any())
+    one, other = np.nan_to_num(a, nan=-np.inf)[:, None], np.nan_to_num(b, nan=-np.inf)[None, :]
+    wins = float(np.mean((one > other) + 0.5 * (one == other))) * least if least else 0.0
+    counts: dict[str, Any] = _counts(a, b, least) | _improvement(wins, least)
+    counts |= {"p_failures": math.nan, "left_out": ""}
+    ranks = statistics.rank_sum(a, b) if broken else None
+    return Evidence(statistics.welch(a[~np.isnan(a)], b[~np.isnan(b)]), ranks), counts
+
+
+def _counts(a: Any, b: Any, seeds: int) -> dict[str, float]:
+    failed, theirs = int(np.isnan(a).sum()), int(np.isnan(b).sum())
+    return {"seeds": seeds, "failed": failed, "baseline_failed": theirs, "diverged": failed + theirs}
 
 
 def _improvement(wins: float, count: int) -> dict[str, float]:
@@ -79,49 +110,38 @@ def _names(groups: pd.DataFrame, group: str, baseline: str) -> dict[str, Any]:
     }
 
 
-def _numbers(result: statistics.Difference) -> dict[str, float]:
+def _numbers(evidence: Evidence) -> dict[str, float]:
+    result = evidence.difference
     return {
         "n": result.n,
         "difference": result.mean,
-        "low": result.low,
-        "high": result.high,
-        "low90": result.low90,
-        "high90": result.high90,
+        "low95": result.low,
+        "high95": result.high,
         "sd": result.sd,
         "dz": result.d,
         "g": result.g,
         "p": result.p,
-        "detectable": result.detectable,
+        "p_ranks": evidence.ranks.p if evidence.ranks else math.nan,
     }
 
 
-def _sentence(row: Any, delta: float) -> str:
-    """One comparison in plain words."""
-    one = " ".join(filter(None, (row["label"], row["shown"] and f"[{row['shown']}]")))
-    other = " ".join(filter(None, (row["baseline_label"], row["baseline_shown"] and f"[{row['baseline_shown']}]")))
-    kind = "seeds" if row["paired"] else "unpaired runs each"
-    if row["n"] == 0:
-        return f"{one} against {other}: no {'seed in common' if row['paired'] else 'finished runs'}."
-    if math.isnan(row["p"]):
-        why = "all differences are equal" if row["sd"] == 0 else "too few for an interval"
-        return f"{one} against {other}: {row['difference']:+.2f} points, n = {row['n']} {kind}; {why}."
-    interval = f"{row['difference']:+.2f} points, 95% CI [{row['low']:+.2f}, {row['high']:+.2f}], n = {row['n']} {kind}"
-    interval += f", p = {row['p_holm']:.3f} (Holm)"
-    said = {
-        "better": f"{one} is better than {other}: {interval}.",
-        "worse": f"{one} is worse than {other}: {interval}.",
-        "equivalent": f"{one} and {other} are equivalent to within {delta:g} points: {interval}.",
-    }.get(row["verdict"], "")
-    if not said and row["verdict"] != "unresolved":
-        word = row["verdict"].removeprefix("suggestive: ")
-        said = f"{one} against {other} suggests {word}, but n = {row['n']} is too few to say so: {interval}."
-    if not said:
-        said = (
-            f"{one} against {other} is unresolved: {interval}; so few could have shown {row['detectable']:.2f} points"
-        )
-        said += (
-            f", and {row['seeds_needed']:.0f} seeds would resolve {delta:g}." if row["seeds_needed"] > row["n"] else "."
-        )
-    if row["diverged"]:
-        said += f" Of the pairs' runs, {row['diverged']} diverged and count as lost."
-    return said
+def _decided(decision: Decision) -> dict[str, Any]:
+    return {
+        "p_holm": decision.p,
+        "verdict": decision.word,
+        "decided_by": decision.by,
+        "low": decision.low,
+        "high": decision.high,
+        "level": decision.level,
+    }
+
+
+def _could_show(evidence: Evidence, size: int, delta: float) -> dict[str, float]:
+    """What so many pairs with such a spread detect, and how many a difference of ``delta`` takes."""
+    result = evidence.difference
+    if math.isnan(result.p):
+        return dict.fromkeys(("detectable", "seeds_needed", "seeds_low", "seeds_high"), math.nan)
+    alpha = ALPHA / max(1, size)
+    effect = power.detectable_effect(result.n, result.other, alpha) if result.n >= power.LEAST else math.nan
+    needed, low, high = power.seeds_range(delta, result.sd, result.n, result.other is None, alpha)
+    return {"detectable": result.sd * effect, "seeds_needed": needed, "seeds_low": low, "seeds_high": high}

@@ -19,7 +19,7 @@ from nested_lookahead.analysis.budget import budget
 from nested_lookahead.analysis.collect import Study
 from nested_lookahead.analysis.labels import setting_keys
 from nested_lookahead.analysis.run_rows import REFERENCE
-from nested_lookahead.analysis.task import Task, final_values, tasks
+from nested_lookahead.analysis.task import Task, tasks
 from nested_lookahead.errors import UserError
 
 CACHE = "cache.npz"
@@ -48,6 +48,7 @@ def write(study: Study, out: Path, request: Request) -> str:
     """
     if unknown := sorted(set(request.pictures) - set(figures.FIGURES)):
         raise UserError(f"--figures {','.join(unknown)}: must be among {', '.join(figures.FIGURES)}")
+    out = folder(out, request)
     out.mkdir(parents=True, exist_ok=True)
     chosen = (request.weights, request.split, request.delta, request.baseline)
     found = list(tasks(study, *chosen))
@@ -67,6 +68,13 @@ def write(study: Study, out: Path, request: Request) -> str:
     report.write_text(_page(study, sections, overall, request), encoding="utf-8")
     text += ["", "written:", *(f"  {os.path.relpath(path)}" for path in [report, *written])]
     return "\n".join(text).lstrip("\n")
+
+
+def folder(out: Path, request: Request) -> Path:
+    """Where to write: of another split or other weights than usual a folder of their own, so that looking at one of
+    them leaves the report on the test split alone."""
+    other = [request.split] * (request.split != "test") + [request.weights] * (request.weights != "fast")
+    return out / "-".join(other) if other else out
 
 
 def _write_data(study: Study, out: Path) -> list[Path]:
@@ -89,8 +97,7 @@ def _write_task(
     raw = tables.results(task.runs, task.metrics, task.split)
     results = tables.readable(raw, task.split)
     comparisons = tables.readable_comparisons(task.comparisons)
-    validated = "validation" if (task.metrics["split"] == "validation").any() else task.split
-    spent = tables.readable_budget(budget(task, final_values(task.runs, task.metrics, task.weights, validated)))
+    spent = tables.readable_budget(budget(task))
     written = []
     for name, table in {"results": results, "comparisons": comparisons, "budget": spent}.items():
         if len(table):
@@ -174,10 +181,15 @@ def _settings(task: Task) -> pd.DataFrame:
     own = task.groups[task.groups["source"] != REFERENCE]
     rows = []
     for key in setting_keys(own):
-        values: Any = own[f"config.{key}"].dropna().astype(str).unique()
+        values = list(dict.fromkeys(map(_plain, own[f"config.{key}"].dropna())))
         if len(values) == 1:
             rows.append({"setting": key, "value": values[0]})
     return pd.DataFrame(rows, columns=["setting", "value"])
+
+
+def _plain(value: Any) -> str:
+    """A whole number that a column with gaps has made a float is whole again."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _page(study: Study, sections: list[page.Section], overall: list[checks.Finding], request: Request) -> str:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -43,26 +40,52 @@ class Difference:
 
     n: int
     """Pairs; of unpaired samples, the smaller one's size."""
+    other: int | None
+    """The other unpaired sample's size; None of pairs."""
     mean: float
     sd: float
     """Of the differences; of unpaired samples, pooled."""
+    error: float
+    """Standard error of the mean difference."""
+    df: float
+    """Degrees of freedom of ``error``."""
     p: float
     """Two-sided, of the t test."""
-    low: float
-    high: float
-    """95% interval."""
-    low90: float
-    high90: float
     d: float
     """Mean over sd: d_z of pairs, Cohen's d of unpaired samples."""
     g: float
-    """Hedges' g: ``d`` less its small-sample bias (Hedges 1981)."""
-    detectable: float
-    """The smallest true difference that so many values of this spread detect with 80% power (alpha = 0.05)."""
+    """Hedges' g: ``d`` less its small-sample bias, by the degrees of freedom of ``sd`` (Hedges 1981)."""
 
-    def seeds_needed(self, delta: float, paired: bool) -> float:
-        """How many seeds (of each method, where unpaired) would detect a difference of ``delta`` with 80% power."""
-        return seeds_needed(delta / self.sd, paired)
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Of the mean difference, by Student's t."""
+        from scipy.stats import t
+
+        half = float(t.ppf((1 + level) / 2, self.df)) * self.error
+        return self.mean - half, self.mean + half
+
+    @property
+    def low(self) -> float:
+        """End of the 95% interval."""
+        return self.interval()[0]
+
+    @property
+    def high(self) -> float:
+        return self.interval()[1]
+
+    def p_within(self, delta: float) -> float:
+        """Of two one-sided t tests that the true difference lies within ±delta: the larger p (Schuirmann 1987).
+
+        Below ``a`` if and only if the interval of level 1 − 2a lies inside ±delta.
+        """
+        from scipy.stats import t
+
+        return float(t.sf((delta - abs(self.mean)) / self.error, self.df)) if self.error > 0 else NAN
+
+    def p_above(self, value: float) -> float:
+        """One-sided: how easily a true difference of no more than ``value`` gives one as large as this."""
+        from scipy.stats import t
+
+        return float(t.sf((self.mean - value) / self.error, self.df)) if self.error > 0 else NAN
 
 
 def paired(differences: Values) -> Difference:
@@ -70,91 +93,37 @@ def paired(differences: Values) -> Difference:
     d = np.asarray(differences, dtype=float)
     n, mean = len(d), float(np.mean(d)) if len(d) else NAN
     if n < 3 or _all_equal(d):
-        return _unknown(n, mean, 0.0 if n >= 3 else NAN)
+        return _unknown(n, None, mean, 0.0 if n >= 3 else NAN)
     sd = float(np.std(d, ddof=1))
-    return _t_test(n, mean, sd, sd / math.sqrt(n), n - 1, sd * detectable_effect(n))
+    return _t_test(n, None, mean, sd, sd / math.sqrt(n), n - 1, n - 1)
 
 
 def welch(a: Values, b: Values) -> Difference:
     """Of mean(a) − mean(b), of samples that do not come in pairs and need not have equal variances (Welch 1947)."""
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    n, mean = min(len(a), len(b)), float(np.mean(a) - np.mean(b)) if len(a) and len(b) else NAN
+    n, other = min(len(a), len(b)), max(len(a), len(b))
+    mean = float(np.mean(a) - np.mean(b)) if n else NAN
     if n < 3 or (_all_equal(a) and _all_equal(b)):
-        return _unknown(n, mean, 0.0 if n >= 3 else NAN)
+        return _unknown(n, other, mean, 0.0 if n >= 3 else NAN)
     parts = [float(np.var(x, ddof=1)) / len(x) for x in (a, b)]
-    error = math.sqrt(sum(parts))
     df = sum(parts) ** 2 / sum(part**2 / (len(x) - 1) for part, x in zip(parts, (a, b), strict=True))
     pooled = math.sqrt((np.var(a, ddof=1) * (len(a) - 1) + np.var(b, ddof=1) * (len(b) - 1)) / (len(a) + len(b) - 2))
-    return _t_test(n, mean, pooled, error, df, pooled * detectable_effect(len(a), len(b)))
+    return _t_test(n, other, mean, pooled, math.sqrt(sum(parts)), df, len(a) + len(b) - 2)
 
 
-def _unknown(n: int, mean: float, sd: float) -> Difference:
-    return Difference(n, mean, sd, *[NAN] * 8)
+def _unknown(n: int, other: int | None, mean: float, sd: float) -> Difference:
+    return Difference(n, other, mean, sd, *[NAN] * 5)
 
 
-def _t_test(n: int, mean: float, sd: float, error: float, df: float, detectable: float) -> Difference:
+def _t_test(n: int, other: int | None, mean: float, sd: float, error: float, df: float, df_sd: int) -> Difference:
+    """``df`` is of the error, ``df_sd`` of the standard deviation: Welch's are fewer than the pooled spread has."""
     from scipy.stats import t
 
-    half, half90 = (float(t.ppf(q, df)) * error for q in (0.975, 0.95))
-    d = mean / sd
-    return Difference(
-        n=n,
-        mean=mean,
-        sd=sd,
-        p=float(2 * t.sf(abs(mean) / error, df)),
-        low=mean - half,
-        high=mean + half,
-        low90=mean - half90,
-        high90=mean + half90,
-        d=d,
-        g=d * (1 - 3 / (4 * df - 1)),
-        detectable=detectable,
-    )
+    d, p = mean / sd, float(2 * t.sf(abs(mean) / error, df))
+    return Difference(n, other, mean, sd, error, df, p, d, d * (1 - 3 / (4 * df_sd - 1)))
 
 
-POWER = 0.8
-"""The probability with which a difference that is called detectable is detected."""
-
-
-def power(effect: float, n: int, m: int | None = None) -> float:
-    """Of a two-sided t test at 0.05: the probability that it detects a true effect, in standard deviations.
-
-    Args:
-        n: pairs; with ``m``, the sizes of two samples. Exact, by the noncentral t distribution.
-    """
-    from scipy.stats import nct, t
-
-    df, scale = (n - 1, math.sqrt(n)) if m is None else (n + m - 2, math.sqrt(n * m / (n + m)))
-    critical = t.ppf(0.975, df)
-    return float(nct.sf(critical, df, effect * scale) + nct.cdf(-critical, df, effect * scale))
-
-
-@cache
-def detectable_effect(n: int, m: int | None = None) -> float:
-    """The effect that `power` has 80% for: of n pairs, or of samples of n and m."""
-    from scipy.optimize import brentq
-
-    most = 0.5
-    while power(most, n, m) < POWER:  # no further than needed: the noncentral t is not to be had far out
-        most *= 1.5
-    return float(brentq(lambda effect: power(effect, n, m) - POWER, most / 10, most))
-
-
-def seeds_needed(effect: float, paired: bool) -> int:
-    """The least n for which an effect is detectable: n pairs, or two samples of n; three at the least, as of any test.
-
-    So n detect an effect if and only if ``detectable_effect`` of n is no larger.
-    """
-
-    effect = min(abs(effect), 5.0)  # three are enough for that, and the noncentral t is not to be had far out
-
-    def enough(n: int) -> bool:
-        return power(effect, n, None if paired else n) >= POWER - 1e-9  # as exactly as `detectable_effect` is solved
-
-    most = 3
-    while not enough(most):
-        most *= 2
-    return bisect.bisect_left(range(most), True, lo=3, key=enough)
+# --- families of tests ----------------------------------------------------------------------------------------------
 
 
 def holm(p_values: Values) -> np.ndarray[Any, Any]:
@@ -168,6 +137,27 @@ def holm(p_values: Values) -> np.ndarray[Any, Any]:
     return adjusted
 
 
+def holm_levels(p_values: Values, alpha: float = 0.05) -> np.ndarray[Any, Any]:
+    """The level at which Holm's procedure decided each test: ``p < level`` if and only if Holm's p is below ``alpha``.
+
+    alpha/m for the smallest p, alpha/(m − 1) for the next, … and for all that were not rejected that of the first of
+    them. An interval of level 1 − level therefore excludes 0 exactly where Holm rejects.
+    """
+    p = np.asarray(p_values, dtype=float)
+    levels = np.full(len(p), NAN)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    steps = alpha / np.arange(len(order), 0, -1)
+    failed = np.flatnonzero(p[order] >= steps)
+    if len(failed):
+        steps[failed[0] :] = steps[failed[0]]
+    levels[order] = steps
+    return levels
+
+
+# --- counts and ranks -----------------------------------------------------------------------------------------------
+
+
 def clopper_pearson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """Exact interval for a share (Clopper & Pearson 1934); half successes, of ties, are allowed."""
     from scipy.stats import beta
@@ -178,30 +168,88 @@ def clopper_pearson(successes: float, n: int, level: float = 0.95) -> tuple[floa
     return low, high
 
 
-def verdict(difference: Difference, p_holm: float, delta: float) -> str:
-    """``better``, ``worse``, ``equivalent`` or ``unresolved``; fewer than five seeds can at most be ``suggestive``.
+@dataclass(frozen=True)
+class Ranks:
+    """``p``: two-sided; ``sign``: +1 where the ranks speak for positive differences, −1 for negative, 0 for neither."""
 
-    better, worse: Holm's p is below 0.05 and the 95% interval excludes 0. equivalent: the 90% interval lies inside
-    ±delta, that is, two one-sided tests at 0.05 (Schuirmann 1987).
+    n: int
+    p: float
+    sign: int
+
+
+def signed_rank(differences: Values) -> Ranks:
+    """Wilcoxon's signed-rank test, exact given the ties (Wilcoxon 1945; Pratt & Gibbons 1981).
+
+    Args:
+        differences: of pairs; infinite ones, of pairs of which one diverged, have the largest ranks. Zeros are left
+            out, and so is NaN: where both of a pair diverged, neither is worse.
     """
-    if math.isnan(p_holm):
-        return "unresolved"
-    if p_holm < 0.05 and (difference.low > 0 or difference.high < 0):
-        word = "better" if difference.mean > 0 else "worse"
-        return word if difference.n >= 5 else f"suggestive: {word}"
-    if -delta < difference.low90 and difference.high90 < delta:
-        return "equivalent" if difference.n >= 5 else "suggestive: equivalent"
-    return "unresolved"
+    d = np.asarray(differences, dtype=float)
+    d = d[~np.isnan(d) & (d != 0)]
+    if not len(d):
+        return Ranks(0, NAN, 0)
+    from scipy.stats import rankdata
+
+    doubled = np.rint(2 * rankdata(np.abs(d))).astype(int)  # whole numbers, whatever the ties
+    total, positive = int(doubled.sum()), int(doubled[d > 0].sum())
+    chances = np.zeros(total + 1)
+    chances[0] = 1.0
+    for rank in doubled:  # each sign with probability one half
+        shifted = np.concatenate([np.zeros(rank), chances[: total + 1 - rank]])
+        chances = 0.5 * (chances + shifted)
+    least = min(positive, total - positive)
+    p = min(1.0, 2 * float(chances[: least + 1].sum()))
+    return Ranks(len(d), p, int(np.sign(2 * positive - total)))
 
 
-def expected_best(values: Values) -> np.ndarray[Any, Any]:
-    """Expected best of n settings drawn without replacement, for n = 1 … N, exactly (Dodge et al. 2019, without ties).
+def rank_sum(a: Values, b: Values) -> Ranks:
+    """Mann and Whitney's test of unpaired samples (1947); NaN, of a diverged run, is below everything."""
+    from scipy.stats import mannwhitneyu
 
-    A value that is not finite (a divergence) counts as the worst of the others.
+    a, b = (np.nan_to_num(np.asarray(x, dtype=float), nan=-1e300) for x in (a, b))
+    if not len(a) or not len(b) or _all_equal(np.concatenate([a, b])):
+        return Ranks(0, NAN, 0)
+    found = mannwhitneyu(a, b)
+    return Ranks(min(len(a), len(b)), float(found.pvalue), int(np.sign(found.statistic - len(a) * len(b) / 2)))
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p for paired failures: of the pairs in which one alone failed, half should be the first's
+    (McNemar 1947). NaN where there is no such pair."""
+    from scipy.stats import binom
+
+    n = only_first + only_second
+    return min(1.0, 2 * float(binom.cdf(min(only_first, only_second), n, 0.5))) if n else NAN
+
+
+def median_interval(values: Values, level: float = 0.95) -> tuple[float, float]:
+    """Of the median, by order statistics (Thompson 1936): at least of that level, whatever the distribution.
+
+    NaN where so few values cannot have one: 95% needs six. Infinite values are as good as others.
     """
-    v = np.asarray(values, dtype=float)
-    finite = v[np.isfinite(v)]
-    v = np.sort(np.where(np.isfinite(v), v, finite.min() if len(finite) else NAN))
+    from scipy.stats import binom
+
+    v = np.sort(np.asarray(values, dtype=float))
+    n = len(v)
+    below = int(binom.ppf((1 - level) / 2, n, 0.5)) if n else 0
+    while below > 0 and 2 * binom.cdf(below - 1, n, 0.5) > 1 - level:
+        below -= 1
+    return (float(v[below - 1]), float(v[n - below])) if below else (NAN, NAN)
+
+
+# --- choosing -------------------------------------------------------------------------------------------------------
+
+
+def expected_best(values: Values, chosen_by: Values | None = None) -> np.ndarray[Any, Any]:
+    """Expected value of the best of n settings drawn without replacement, for n = 1 … N, exactly (Dodge et al. 2019).
+
+    Args:
+        chosen_by: what the best is chosen by, such as results on a validation split; the values themselves without. A
+            value that is not finite (a divergence) counts as the worst of the others.
+    """
+    v = _worst_filled(np.asarray(values, dtype=float))
+    by = v if chosen_by is None else _worst_filled(np.asarray(chosen_by, dtype=float))
+    v = v[np.lexsort((v, by))]  # of equals the better one last, as if the values decided
     size = len(v)
     return np.array(
         [
@@ -211,49 +259,31 @@ def expected_best(values: Values) -> np.ndarray[Any, Any]:
     )
 
 
-def anova_shares(values: np.ndarray[Any, Any]) -> dict[tuple[int, ...] | str, float]:
-    """Shares of the variance over a complete grid: of each factor, each interaction, and the seeds' noise.
+def _worst_filled(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    finite = values[np.isfinite(values)]
+    return np.where(np.isfinite(values), values, finite.min() if len(finite) else NAN)
+
+
+def leave_one_seed_out(
+    values: np.ndarray[Any, Any], chosen_by: np.ndarray[Any, Any] | None = None
+) -> np.ndarray[Any, Any]:
+    """What choosing the best setting is worth on a seed that had no part in the choice.
 
     Args:
-        values: one axis per factor, and a last one for the seeds.
+        values: (settings, seeds); a divergence (NaN) counts as the worst.
+        chosen_by: of the same shape, what the choice goes by, such as results on a validation split; the values
+            themselves without.
 
     Returns:
-        {(0,): main effect of the first factor, (0, 1): the first two's interaction, …, "noise": within cells}; they
-        sum to 1. The decomposition is the exact one of a balanced design (Hoeffding 1948), no model is fitted.
+        (seeds,): of each seed, the value there of the setting that is best on average over the others; NaN where that
+        one diverged.
     """
-    factors = values.ndim - 1
-    total = float(np.mean((values - values.mean()) ** 2))
-    if total == 0:
-        return {"noise": NAN}
-    cells = values.mean(axis=-1)
-    effects: dict[tuple[int, ...], Any] = {(): cells.mean()}
-    shares: dict[tuple[int, ...] | str, float] = {}
-    for order in range(1, factors + 1):
-        for subset in itertools.combinations(range(factors), order):
-            others = tuple(axis for axis in range(factors) if axis not in subset)
-            mean = cells.mean(axis=others, keepdims=True)
-            effects[subset] = mean - sum(effects[part] for part in effects if set(part) < set(subset))
-            shares[subset] = float(np.mean(effects[subset] ** 2)) / total
-    shares["noise"] = float(np.mean((values - cells[..., None]) ** 2)) / total
-    return shares
+    filled = _worst_filled(values if chosen_by is None else chosen_by)
+    others = (filled.sum(axis=1, keepdims=True) - filled) / (filled.shape[1] - 1)
+    return np.asarray(values[others.argmax(axis=0), np.arange(values.shape[1])])
 
 
 def time_to_target(times: Values, values: Values, target: float) -> float:
     """The first time at which the value reaches the target; infinity if it never does."""
     reached = np.flatnonzero(np.asarray(values) >= target)
     return float(np.asarray(times)[reached[0]]) if len(reached) else math.inf
-
-
-def leave_one_seed_out(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """What choosing the best setting is worth on a seed that had no part in the choice.
-
-    Args:
-        values: (settings, seeds); a divergence (NaN) counts as the worst.
-
-    Returns:
-        (seeds,): of each seed, the value there of the setting that is best on average over the others.
-    """
-    worst = np.nanmin(values) if np.isfinite(values).any() else NAN
-    filled = np.where(np.isnan(values), worst, values)
-    others = (filled.sum(axis=1, keepdims=True) - filled) / (filled.shape[1] - 1)
-    return np.asarray(values[others.argmax(axis=0), np.arange(values.shape[1])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ class Task:
     settings that tell it apart), ``n`` finished runs, of which ``diverged``; and a run's columns."""
     final: pd.DataFrame
     """One row per run: path, group, seed, ``value``: accuracy in % at the last epoch; NaN of a diverged run."""
+    chosen_by: pd.DataFrame
+    """As ``final``, of the validation split where there is one: what settings are chosen by. Else ``final`` itself."""
     comparisons: pd.DataFrame
     """One row per group that has a baseline; see `compare`."""
     weights: str
@@ -39,32 +42,47 @@ class Task:
 
 
 def tasks(study: Study, weights: str, split: str, delta: float, baseline: str | None = None) -> Iterator[Task]:
-    """A study's tasks, one after another. Published runs stand beside every task of ours; without one, for themselves.
+    """A study's tasks, one after another. Published runs stand beside every task of ours on the same data; those that
+    have none, and all where there are only published ones, are tasks of their own.
 
     Raises:
         UserError: ``baseline`` names no group of any task.
     """
     published = study.runs["source"] == REFERENCE
-    ours = study.runs[~published]
-    overlaid = study.runs[published] if len(ours) else study.runs.iloc[:0]
-    parts = [part for _, part in (ours if len(ours) else study.runs).groupby("task_key", sort=False)]
+    ours = [part for _, part in study.runs[~published].groupby("task_key", sort=False)]
+    theirs = [part for _, part in study.runs[published].groupby("task_key", sort=False)]
+    parts = [pd.concat([part, *(other for other in theirs if same_data(other, part))]) for part in ours]
+    parts += [other for other in theirs if not any(same_data(other, part) for part in ours)]
     if baseline is not None and not any(named(_groups(part), baseline).any() for part in parts):
         raise UserError(f"--baseline {baseline}: no such method or group among these runs")
-    for part in parts:
-        runs = pd.concat([part, overlaid]) if len(overlaid) else part
+    for runs in parts:
         metrics = study.metrics[study.metrics["path"].isin(runs["path"])]
         groups, final = _groups(runs), final_values(runs, metrics, weights, split)
         yield Task(
-            name=str(part["task"].iloc[0]),
+            name=str(runs["task"].iloc[0]),
             runs=runs,
             metrics=metrics,
             groups=groups,
             final=final,
+            chosen_by=validated(runs, metrics, weights, final),
             comparisons=compare(groups, final, delta, baselines(groups, baseline)),
             weights=weights,
             split=split,
             delta=delta,
         )
+
+
+def same_data(published: pd.DataFrame, ours: pd.DataFrame) -> bool:
+    """Whether published runs are on the data set of ours, as far as names tell: ``cifar_variation`` and ``cifar10``.
+
+    Where our configuration does not say which it has, they are.
+    """
+    name = ours["config.dataset.name"].iloc[0] if "config.dataset.name" in ours else None
+    if not isinstance(name, str):
+        return True
+    study = str(published["task"].iloc[0]).removeprefix("published: ")
+    one, other = (re.split(r"[^a-z0-9]", text.lower())[0] for text in (study, name))
+    return bool(one) and bool(other) and (one.startswith(other) or other.startswith(one))
 
 
 def _groups(runs: pd.DataFrame) -> pd.DataFrame:
@@ -95,3 +113,12 @@ def final_values(runs: pd.DataFrame, metrics: pd.DataFrame, weights: str, split:
     accuracy = final["path"].map(chosen).astype(float)
     final["value"] = 100 * accuracy.where(runs["status"] == COMPLETED)
     return final.reset_index(drop=True)
+
+
+def validated(runs: pd.DataFrame, metrics: pd.DataFrame, weights: str, final: pd.DataFrame) -> pd.DataFrame:
+    """`final_values` of the validation split; of runs without one, ``final``'s, which one of the reported split is."""
+    if not (metrics["split"] == "validation").any():
+        return final
+    chosen = final_values(runs, metrics, weights, "validation")
+    diverged = runs["status"].to_numpy() != COMPLETED
+    return chosen.assign(value=chosen["value"].where(chosen["value"].notna() | diverged, final["value"]))

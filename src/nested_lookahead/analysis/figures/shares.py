@@ -14,7 +14,7 @@ from nested_lookahead.analysis.figures.families import MAX_PANELS, Family, compl
 from nested_lookahead.analysis.figures.looks import Look, mix
 from nested_lookahead.analysis.figures.names import row_labels, wrap
 from nested_lookahead.analysis.labels import symbol
-from nested_lookahead.analysis.statistics import anova_shares
+from nested_lookahead.analysis.variance import NOISE, SEEDS, anova_intervals, anova_shares
 from nested_lookahead.drawing import SMALL, WIDTH, grid
 
 if TYPE_CHECKING:
@@ -41,17 +41,20 @@ def anova(task: Task, options: Options) -> Drawn | None:
         plot_shares(ax, table, look)
         ax.set_title(wrap(label, WIDTH / columns - 0.9), loc="left", fontsize=SMALL)
     caption = (
-        "Exact shares of the variance of final accuracy over a complete grid, by a balanced analysis of variance: each "
-        "setting alone, pairs beyond their settings, all higher interactions together, and noise (seeds within a cell)."
+        "Shares of the variance of final accuracy over a complete grid, by a balanced analysis of variance, less what "
+        "noise alone would give (epsilon squared; about 0, or a little below, where there is no effect): each setting "
+        "alone, pairs beyond their settings, all higher interactions together, what a seed has in common over all "
+        "cells, and noise. Bars: 95% intervals by a bootstrap of the residuals, for these seeds."
     )
     if any(", n=1" in label for label, _, _ in shown):
-        caption += " With one seed the noise is part of the highest interaction and cannot be told apart."
+        caption += " With one seed the highest interaction stands for the noise."
     caption += refused
     alt = [f"{label.splitlines()[0]}: " + ", ".join(f"{r.effect} {r.share:.0%}" for r in table.itertuples()) + "."
            for label, table, _ in drawn]  # fmt: skip
     whole = pd.concat([table.assign(method=label.splitlines()[0]) for label, table, _ in drawn])
     title = f"shares of the variance of final {task.split} accuracy, {task.weights} weights"
-    return finish(figure, task, title, caption + stop(drawn), alt, whole[["method", "effect", "kind", "share"]])
+    columns_told = ["method", "effect", "kind", "share", "low", "high"]
+    return finish(figure, task, title, caption + stop(drawn), alt, whole[columns_told])
 
 
 def grid_values(task: Task, family: Family) -> Any:
@@ -70,31 +73,42 @@ def grid_values(task: Task, family: Family) -> Any:
 
 
 def shares(family: Family, values: Any) -> pd.DataFrame | None:
-    """Rows effect, kind (main, pair, higher, noise) and share; None where all values are equal."""
+    """Rows effect, kind (main, pair, higher, seeds, noise), share, low and high; None where all values are equal."""
     found = anova_shares(values)
-    if not np.isfinite(found["noise"]):
+    if not np.isfinite(found[NOISE]):
         return None
-    rows = []
-    for kind, order in (("main", 1), ("pair", 2)):
-        for axes in itertools.combinations(range(len(family.keys)), order):
-            effect = " × ".join(symbol(family.keys[axis]) for axis in axes)
-            rows.append({"effect": effect, "kind": kind, "share": found[axes]})
-    if len(family.keys) > 2:
-        higher = sum(share for axes, share in found.items() if axes != "noise" and len(axes) > 2)
-        rows.append({"effect": "higher", "kind": "higher", "share": higher})
-    rows.append({"effect": "noise", "kind": "noise", "share": found["noise"]})
+    spans = anova_intervals(values)
+    rows: list[dict[str, Any]] = []
+    for effect, share in found.items():
+        if isinstance(effect, str):
+            rows.append({"effect": effect, "kind": effect, "share": share})
+        elif len(effect) > 2:
+            continue
+        else:
+            name = " × ".join(symbol(family.keys[axis]) for axis in effect)
+            rows.append({"effect": name, "kind": "main" if len(effect) == 1 else "pair", "share": share})
+        rows[-1] |= dict(zip(("low", "high"), spans[effect], strict=True))
+    higher = [share for effect, share in found.items() if not isinstance(effect, str) and len(effect) > 2]
+    if higher:
+        place = next(i for i, row in enumerate(rows) if row["kind"] in (SEEDS, NOISE))
+        rows.insert(place, {"effect": "higher", "kind": "higher", "share": sum(higher), "low": np.nan, "high": np.nan})
     return pd.DataFrame(rows)
 
 
 def plot_shares(ax: Axes, table: pd.DataFrame, look: Look) -> None:
-    """A bar per effect, the first on top."""
+    """A bar per effect with its interval, the first on top."""
     paler = {"main": 0.0, "pair": 0.35, "higher": 0.6}
+    grey = {SEEDS: "#B5B5B5", NOISE: "#8C8C8C"}
     for y, (_, row) in enumerate(table.iterrows()):
-        color = "#8C8C8C" if row["kind"] == "noise" else mix(look.color, "#FFFFFF", paler[row["kind"]])
-        ax.barh(y, row["share"], height=0.7, color=color)
-        ax.text(row["share"], y, f" {row['share']:.1%}", va="center", fontsize=SMALL)
+        color = grey.get(row["kind"]) or mix(look.color, "#FFFFFF", paler[row["kind"]])
+        share, end = max(0.0, row["share"]), max(0.0, row["share"])
+        ax.barh(y, share, height=0.7, color=color)
+        if np.isfinite(row["low"]):
+            low, end = max(0.0, row["low"]), max(end, row["high"])
+            ax.plot([low, end], [y, y], color="#222222", lw=0.8)
+        ax.text(end, y, f" {share:.1%}", va="center", fontsize=SMALL)
     row_labels(ax, table["effect"].tolist(), [""] * len(table), inches=1.2)
-    ax.set_xlim(0, 1.12)
+    ax.set_xlim(0, 1.17)
     ax.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
     ax.set_xlabel("share of the variance")
     grid(ax, "x")

@@ -1,0 +1,101 @@
+"""One comparison in plain words, and numbers as people write them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from nested_lookahead.analysis.power import LEAST
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """``+0.31``, ``-0.05``; what rounds to zero has no sign."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text
+
+
+def p_value(p: float) -> str:
+    """``p = 0.012``, or ``p < 0.001``: no p is zero."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def interval_text(row: Any) -> str:
+    """``95% CI [-0.20, +0.81]``, of the level that decided."""
+    return f"{100 * row['level']:.4g}% CI [{signed(row['low'])}, {signed(row['high'])}]"
+
+
+def sentence(row: Any, delta: float) -> str:
+    """A row of `compare` in words."""
+    one = " ".join(filter(None, (row["label"], row["shown"] and f"[{row['shown']}]")))
+    other = " ".join(filter(None, (row["baseline_label"], row["baseline_shown"] and f"[{row['baseline_shown']}]")))
+    if row["seeds"] == 0:
+        return f"{one} against {other}: no {'seed in common' if row['paired'] else 'finished runs'}."
+    said = _verdict(row, one, other, delta)
+    if row["diverged"]:
+        said += f" {_failures(row)}"
+    return said
+
+
+def _verdict(row: Any, one: str, other: str, delta: float) -> str:
+    word = row["verdict"].removeprefix("suggestive: ")
+    if word == "unresolved":
+        return _unresolved(row, one, other, delta)
+    of = ", ranks of all seeds" if _known(row["p_ranks"]) else ""
+    seen = f"{_pairs(row)}, {p_value(row['p_holm'])} (Holm{of})"
+    if word != row["verdict"]:
+        return f"{one} against {other} suggests {word}, but n = {row['n']} is too few to say so: {seen}."
+    if word == "equivalent":
+        matter = "" if row["low"] <= 0 <= row["high"] else "; there is a difference, and it does not matter"
+        return f"{one} and {other} are equivalent to within {delta:g} points: {seen}{matter}."
+    decided = {
+        "ranks": " The ranks of all seeds decided, diverged runs last.",
+        "ranks and t": " The ranks of all seeds, diverged runs last, and the interval of the pairs agree.",
+    }.get(row["decided_by"], "")
+    return f"{one} is {word} than {other}: {seen}.{decided}"
+
+
+def _unresolved(row: Any, one: str, other: str, delta: float) -> str:
+    start = f"{one} against {other}"
+    if _known(row["p_ranks"]):
+        contradicted = row["p_holm"] < 0.05
+        why = "the pairs that finished say the opposite" if contradicted else "they decide"
+        ranks = f"the ranks of all {row['seeds']} seeds have {p_value(row['p_holm'])} (Holm), and {why}"
+        return f"{start} is unresolved: {_pairs(row)}; as runs diverged, {ranks}."
+    if row["n"] == 0:
+        return f"{start}: in every pair both diverged, so there is nothing to compare."
+    if not _known(row["p"]):
+        why = "all differences are equal" if row["sd"] == 0 else "too few for an interval"
+        return f"{start}: {_pairs(row)}; {why}."
+    return f"{start} is unresolved: {_pairs(row)}, {p_value(row['p_holm'])} (Holm); {_could_show(row, delta)}."
+
+
+def _known(value: float) -> bool:
+    return not math.isnan(value)
+
+
+def _pairs(row: Any) -> str:
+    """What the pairs say, with their interval where there is one."""
+    kind = "seeds" if row["paired"] else "unpaired runs each"
+    if row["n"] == 0:
+        return "no pair finished"
+    told = f"{interval_text(row)}, " if _known(row["low"]) else ""
+    return f"{signed(row['difference'])} points, {told}n = {row['n']} {kind}"
+
+
+def _could_show(row: Any, delta: float) -> str:
+    """What these runs could have shown, and how many would show ``delta``."""
+    among = f", as one of {row['family']} comparisons" if row["family"] > 1 else ""
+    if row["n"] < LEAST:
+        first = f"fewer than {LEAST} show nothing for sure"
+    else:
+        first = f"so few could have shown {row['detectable']:.2f} points"
+    least, most = (f"{n:.0f}" if math.isfinite(n) else "thousands" for n in (row["seeds_low"], row["seeds_high"]))
+    needed = f"{row['seeds_needed']:.0f}" if math.isfinite(row["seeds_needed"]) else "thousands of"
+    span = f" ({least} to {most}, as the spread is known)" if least != most else ""
+    return f"{first}, and {needed} seeds{span} find {delta:g} with 80% power{among}"
+
+
+def _failures(row: Any) -> str:
+    """Diverged runs on both sides."""
+    p = f" (McNemar's exact {p_value(row['p_failures'])})" if _known(row["p_failures"]) else ""
+    return f"Diverged: {row['failed']} of {row['seeds']}, of the baseline's {row['baseline_failed']}{p}."
