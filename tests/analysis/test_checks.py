@@ -1,12 +1,16 @@
 """What is said before any comparison."""
 
+import itertools
+
+from conftest import ROOT
 from made_runs import make_run
 
-from nested_lookahead.analysis import checks, collect
+from nested_lookahead.analysis import checks, collect, leads
 from nested_lookahead.analysis.task import tasks
 
 
 def task(root):
+    """The only one."""
     (found,) = tasks(collect.collect([root]), "fast", "test", 0.5)
     return found
 
@@ -38,3 +42,31 @@ def test_what_differs_is_said(tmp_path):
     assert "warning: incomplete grid" in text
     assert "Nested Lookahead (SGD): 4 of 9 cells of its grid over k × alpha" in text
     assert "warning: 4 settings of a method were tried on the seeds that are reported" in text
+
+
+def test_comparisons_that_are_missing_are_said(tmp_path):
+    for seed, method in itertools.product(range(3), ("sgd", "adam", "lion", "lookahead", "nested_lookahead")):
+        make_run(tmp_path, method, seed=seed)
+    text = findings(task(tmp_path))
+    assert "note: not compared with each other: SGD, Adam, lion; --baseline with one of them does" in text
+    assert "note: compared with nothing: Adam, lion; --baseline names what with" in text
+
+
+def test_a_lead_over_an_untuned_baseline_is_said(tmp_path):
+    for seed in range(3):
+        make_run(tmp_path, "adam", seed=seed, final=0.65, weight_decay=0.0)
+        make_run(tmp_path, "adam", seed=seed, final=0.70, weight_decay=0.1)
+        make_run(tmp_path, "lookahead", inner="adam", seed=seed, final=0.69)
+    (said,) = leads.stronger_baselines(list(tasks(collect.collect([tmp_path]), "fast", "test", 0.5)))
+    assert said == (
+        "the lead of Lookahead (Adam), 69.00, is over Adam, 65.00, and not over Adam [weight_decay=0.1], 70.00 (n = 3)"
+    )
+
+
+def test_what_the_published_lead_is():
+    study = collect.collect([], references=[ROOT / "docs/published_epoch_accuracy.csv"])
+    (said,) = leads.stronger_baselines(list(tasks(study, "fast", "test", 0.5)))
+    assert said == (
+        "the lead of published Lookahead (Adam), 69.00 to 69.80, is over published Adam with weight decay, 64.89, and "
+        "not over published Adam without weight decay, 70.12 (published: cifar_variation, mom0_wd0 and wd0, n = 4)"
+    )

@@ -317,8 +317,7 @@ def test_the_forest_has_each_pair_interval_and_verdict():
     interval = [line.get_xdata() for line in ax.get_lines() if len(line.get_xdata()) == 2 and line.get_gid()]
     np.testing.assert_allclose(interval, [[row["low"], row["high"]]])
     assert ax.get_yticklabels()[0].get_text() == "Lookahead (SGD)\n− SGD (n=4)"
-    assert ax.texts[0].get_text().startswith("+1.15 [+0.94, +1.36] ")
-    assert ax.texts[0].get_text().endswith(row["verdict"])
+    assert [text.get_text() for text in ax.texts] == ["×1 of 5", f"+1.15 [+0.94, +1.36] {row['verdict']}"]
 
 
 @pytest.mark.slow
@@ -385,7 +384,23 @@ def test_marginals_average_each_seed_over_the_other_settings():
     members = [f"{i:08x}" for i in range(3)]  # k=3
     by_seed = task.final[task.final["group"].isin(members)].groupby("seed")["value"].mean()
     assert table.loc["k=3", "value"] == pytest.approx(by_seed.mean())
-    assert table.loc["k=3", "half_width"] == pytest.approx(4.302653 * by_seed.std() / math.sqrt(3))
+    beyond = by_seed - task.final.groupby("seed")["value"].mean()  # less what the seed has in common
+    assert table.loc["k=3", "half_width"] == pytest.approx(4.302653 * beyond.std() / math.sqrt(3))
+
+
+def test_what_seeds_have_in_common_widens_no_interval():
+    """Seeds differ by three points, settings by a tenth of one: the interval is that of the pairs."""
+    noise = np.random.default_rng(0).normal(0, 0.1, (9, 6))
+    task = make_task(GRID, seeds=6, final=lambda i, seed: 80 + 3 * seed + 0.2 * i + noise[i, seed])
+    for name in ("hyperparameters", "marginals", "heatmaps", "interactions"):
+        table = figures.draw(name, task).table
+        assert table["half_width"].max() < 0.3, name
+    table = figures.draw("hyperparameters", task).table.set_index("tick")
+    final = task.final.pivot_table(index="group", columns="seed", values="value")
+    d = final.loc["00000001"] - final.loc["00000004"]
+    assert table.loc["k=3", "half_width"] == pytest.approx(2.570582 * d.std() / math.sqrt(6))
+    assert table.loc["k=3", "value"] == pytest.approx(final.loc["00000001"].mean())
+    assert np.isnan(table.loc["default", "half_width"])
 
 
 def test_anova_shares_of_a_planted_grid():

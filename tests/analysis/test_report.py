@@ -75,7 +75,7 @@ def test_runs_on_different_tasks_are_never_put_side_by_side(command):
     make_run("outputs/made", "sgd", seed=1, model="mlp")
     status, out, _ = command("analyze.py", "outputs/made", "--out", "there", "--figures", "learning_curves")
     assert status == 0
-    assert "error: 2 tasks, never compared with each other" in out
+    assert "note: 2 tasks, never compared with each other" in out
     assert "digits, cnn, 10 epochs, batch 64: 1 run(s)" in out
     assert "digits, mlp, 10 epochs, batch 64: 1 run(s)" in out
     assert {p.name for p in Path("there").glob("*.png")} == {"learning_curves-1.png", "learning_curves-2.png"}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from nested_lookahead.analysis import leads
 from nested_lookahead.analysis.run_rows import REFERENCE
 from nested_lookahead.analysis.task import Task
 
@@ -53,15 +54,16 @@ def check(task: Task) -> list[Finding]:
         found.append(Finding("warning", missing))
     if (tried := _chosen_on_these_seeds(task)) is not None:
         found.append(Finding("warning", tried))
+    return [*found, *(Finding("note", text) for text in leads.not_compared(task))]
+
+
+def check_study(tasks: Sequence[Task]) -> list[Finding]:
+    """What is to be known of all tasks together."""
+    found = [Finding("warning", text) for text in leads.stronger_baselines(tasks)]
+    if len(tasks) > 1:
+        names = "; ".join(task.name for task in tasks)
+        found.append(Finding("note", f"{len(tasks)} tasks, never compared with each other: {names}"))
     return found
-
-
-def check_study(tasks: Iterable[Task]) -> list[Finding]:
-    names = [task.name for task in tasks]
-    if len(names) < 2:
-        return []
-    text = f"{len(names)} tasks, never compared with each other: {'; '.join(names)}"
-    return [Finding("note", text)]
 
 
 def _listed(counts: pd.Series[int]) -> str:

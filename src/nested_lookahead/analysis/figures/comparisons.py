@@ -11,9 +11,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from nested_lookahead.analysis.budget import counted_by_seed
 from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish
 from nested_lookahead.analysis.figures.looks import Look, looks, mix, our_groups
 from nested_lookahead.analysis.figures.names import Name, named_lines, row_height, row_labels, tag
+from nested_lookahead.analysis.sentences import signed
 from nested_lookahead.analysis.statistics import expected_best as expected_best_of
 from nested_lookahead.drawing import SMALL, grid, new_figure
 from nested_lookahead.runs.files import COMPLETED
@@ -22,11 +24,16 @@ if TYPE_CHECKING:
     from nested_lookahead.analysis.task import Task
 
 
+MAX_ROWS = 60
+"""Of one figure; the table has them all."""
+
+
 def forest(task: Task, options: Options) -> Drawn | None:
-    """Paired differences from each group's baseline, with their 95% intervals and verdicts."""
-    table = task.comparisons
-    if table.empty:
+    """Paired differences from each group's baseline, with the intervals that decided, and verdicts."""
+    whole = task.comparisons
+    if whole.empty:
         return None
+    table = whole.head(MAX_ROWS)
     labels = [
         f"{row['label']} {row['shown']}".strip()
         + f"\n− {row['baseline_label']} {row['baseline_shown']}".rstrip()
@@ -38,12 +45,24 @@ def forest(task: Task, options: Options) -> Drawn | None:
     plot_forest(ax, table, paired_differences(task), looks(task), task.delta)
     title = f"difference from the baseline in final {task.split} accuracy, {task.weights} weights"
     caption = (
-        "Mean difference from the baseline, over pairs of runs with the same seed where not said otherwise; bars: 95% "
-        "t intervals (none below three pairs); faint dots: single pairs; shaded: differences that do not matter, "
-        f"±{task.delta:g} points. Verdicts are adjusted for the number of comparisons (Holm)."
+        "Mean difference from the baseline, over pairs of runs with the same seed where not said otherwise; bars: the "
+        f"intervals that decided, t intervals of {_levels(table)} (adjusted for the number of comparisons by Holm's "
+        "procedure; none below three pairs); faint dots: single pairs; shaded: differences that do not matter, "
+        f"±{task.delta:g} points."
     )
-    alt = [f"{row['label']} {row['shown']}".strip() + f": {_said(row)}." for _, row in table.iterrows()]
-    return finish(figure, task, title, caption, ["Differences from the baselines in points.", *alt], table)
+    if table["diverged"].any():
+        caption += " × at the left: seeds on which the method diverged, at the right, its baseline; ranks decide there."
+    if len(whole) > len(table):
+        caption += f" The first {len(table)} of {len(whole)} comparisons; the table has all."
+    alt = [f"{row['label']} {row['shown']}".strip() + f": {_said(row)}." for _, row in whole.iterrows()]
+    return finish(figure, task, title, caption, ["Differences from the baselines in points.", *alt], whole)
+
+
+def _levels(table: pd.DataFrame) -> str:
+    """``95%``, or ``90% to 99.2%``."""
+    levels = table.loc[table["low"].notna(), "level"].tolist() or [0.95]
+    ends = dict.fromkeys(f"{100 * level:.4g}%" for level in (min(levels), max(levels)))
+    return " to ".join(ends)
 
 
 def paired_differences(task: Task) -> pd.DataFrame:
@@ -69,6 +88,7 @@ def plot_forest(
         if np.isfinite(row["low"]):
             tag(ax.plot([row["low"], row["high"]], [y, y], color=look.color, lw=look.width), group)
         tag(ax.plot(row["difference"], y, color=look.color, marker=look.marker, ms=5, ls=""), group)
+        _crosses(ax, y, row)
         text = ax.text(1.02, y, _said(row), transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
         text.set_fontweight("bold" if row["verdict"] in ("better", "worse", "equivalent") else "normal")
         tag(text, group)
@@ -77,11 +97,20 @@ def plot_forest(
     grid(ax, "x")
 
 
+def _crosses(ax: Axes, y: float, row: Any) -> None:
+    """Seeds on which the method diverged, at the left edge; its baseline, at the right."""
+    for x, side, count in ((0.005, "left", row["failed"]), (0.995, "right", row["baseline_failed"])):
+        if count:
+            text = f"×{count} of {row['seeds']}"
+            made = ax.text(x, y - 0.22, text, transform=ax.get_yaxis_transform(), ha=side, va="center", fontsize=6.5)
+            tag(made, str(row["group"]))
+
+
 def _said(row: Any) -> str:
     if not np.isfinite(row["difference"]):
-        return "no pair"
-    interval = f" [{row['low']:+.2f}, {row['high']:+.2f}]" if np.isfinite(row["low"]) else ""
-    return f"{row['difference']:+.2f}{interval}".replace("-", "−") + f" {row['verdict']}"
+        return f"no pair: {row['verdict']}"
+    interval = f" [{signed(row['low'])}, {signed(row['high'])}]" if np.isfinite(row["low"]) else ""
+    return f"{signed(row['difference'])}{interval}".replace("-", "−") + f" {row['verdict']}"
 
 
 # --- what tuning is worth -------------------------------------------------------------------------------------------
@@ -89,12 +118,13 @@ def _said(row: Any) -> str:
 
 @dataclass(frozen=True)
 class Tried:
-    """The settings tried of one method: ``means`` has the mean final accuracy (%) of each, ``broken`` how many of
-    them had a diverged run."""
+    """The settings tried of one method: ``means`` has the mean final accuracy (%) of each, ``chosen_by`` that on the
+    split that settings are chosen on, ``broken`` how many of them had a diverged run."""
 
     label: str
     groups: Sequence[str]
     means: Any
+    chosen_by: Any
     broken: int
     look: Look
 
@@ -105,16 +135,16 @@ def tried(task: Task) -> list[Tried]:
     found = []
     for label, groups in our_groups(task).groupby("label", sort=False):
         final = task.final[task.final["group"].isin(groups.index)]
-        worst = final["value"].min()
-        if not np.isfinite(worst):
+        if final["value"].isna().all():
             continue
-        values = final["value"].fillna(worst).groupby(final["group"]).mean()
+        values, chosen_by = (counted_by_seed(f, groups.index).mean(axis=1) for f in (task.final, task.chosen_by))
+        means = values[groups.index].to_numpy(), chosen_by[groups.index].to_numpy()
         counts = final["group"].value_counts()
         n = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()}–{counts.max()}"
         many = f"{len(values)} setting{'s' if len(values) > 1 else ''}"
         broken = len(set(final.loc[final["value"].isna(), "group"]))
         ids = [str(group) for group in groups.index]
-        found.append(Tried(f"{label}\n({many}, n={n})", ids, values.to_numpy(), broken, styles[ids[0]]))
+        found.append(Tried(f"{label}\n({many}, n={n})", ids, *means, broken, styles[ids[0]]))
     return found
 
 
@@ -127,7 +157,7 @@ def expected_best(task: Task, options: Options) -> Drawn | None:
         [
             {"method": method.label.split("\n")[0], "settings tried": n, "expected best (%)": value}
             for method in methods
-            for n, value in enumerate(expected_best_of(method.means), start=1)
+            for n, value in enumerate(expected_best_of(method.means, method.chosen_by), start=1)
         ]
     )
     figure, (ax,) = new_figure(1, 1, 2.8)
@@ -137,9 +167,12 @@ def expected_best(task: Task, options: Options) -> Drawn | None:
     title = f"expected best of n tried settings, {task.weights} weights{unnamed}"
     caption = (
         f"Expected final {task.split} accuracy of the best of n settings drawn without replacement from those tried; a "
-        "setting's value is its mean over seeds, and the best is chosen and reported on the same runs, which flatters "
-        "every method, and most the one with the most settings."
+        "setting's value is its mean over seeds. The best is chosen "
     )
+    if task.chosen_by is task.final:
+        caption += "and reported on the same runs, which flatters every method, and most the one with most settings."
+    else:
+        caption += f"on the validation split of the same runs, and reported on {task.split}."
     if sum(method.broken for method in methods):
         caption += " A diverged run counts as the worst run of its method."
     alt = [f"{name.label.replace(chr(10), ' ')}: {name.y:.2f}%." for name in names]

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from nested_lookahead.analysis.baselines import central
 from nested_lookahead.analysis.figures.looks import Look, looks, our_groups
 from nested_lookahead.analysis.figures.names import tag
 from nested_lookahead.analysis.labels import PULLBACK, main_keys, setting, setting_keys, symbol
 from nested_lookahead.analysis.statistics import t_half_width
 from nested_lookahead.drawing import SMALL
-from nested_lookahead.methods import default_settings
 
 if TYPE_CHECKING:
     from nested_lookahead.analysis.task import Task
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 PAIRS = (("k", "alpha"), ("s", "h"), ("k", "s"), ("alpha", "h"))
 PAIR_KEYS = [(f"optimizer.{x}", f"optimizer.{y}") for x, y in PAIRS]
 MAX_PANELS = 16
-INTERVALS = "Bars: 95% t intervals over seeds (none below three); dots: single seeds; ×: diverged runs, in no mean."
+PAIRED = (
+    "Bars: 95% t intervals of that difference, paired by seed (none below three); dots: single seeds, less what their "
+    "seed has in common; ×: diverged runs, in no mean."
+)
 
 
 @dataclass(frozen=True)
@@ -79,17 +82,8 @@ def _differ(values: pd.Series[Any]) -> bool:
 
 
 def default(family: Family) -> str:
-    """The group with the most of the papers' settings; of several, that with the most variants, or in their middle."""
-
-    def rank(group: Any) -> tuple[float, float, float]:
-        mine = {key: family.column(key)[group] for key in family.keys}
-        departures = sum(mine.get(f"optimizer.{key}", value) != value for key, value in default_settings().items())
-        differing = sum((family.column(key) != value).astype(int) for key, value in mine.items())
-        places = [(family.values(key), value) for key, value in mine.items()]
-        middle = sum(abs(values.index(value) - (len(values) - 1) / 2) for values, value in places)
-        return departures, -int((differing == 1).sum()), middle
-
-    return str(min(family.groups.index, key=rank))
+    """The group that the others are variants of."""
+    return central(family.groups)
 
 
 def grid_label(family: Family) -> str:
@@ -136,22 +130,48 @@ def is_complete(family: Family) -> bool:
     return len(combinations) == size == len(family.groups)
 
 
-def summary(task: Task, groups: Sequence[str]) -> dict[str, Any]:
-    """Mean final accuracy (%) over seeds of these groups, each seed's mean over the groups first.
+@dataclass(frozen=True)
+class Results:
+    """Final accuracies (%), groups × seeds: NaN where a run diverged, or is not ``there``."""
+
+    final: pd.DataFrame
+    there: pd.DataFrame
+
+
+def results(task: Task) -> Results:
+    values = task.final.pivot_table(index="group", columns="seed", values="value", dropna=False)
+    counts = task.final.pivot_table(index="group", columns="seed", values="path", aggfunc="count", observed=True)
+    return Results(values, counts.reindex_like(values).fillna(0) > 0)
+
+
+def summary(found: Results, groups: Sequence[str], against: Sequence[str] = ()) -> dict[str, Any]:
+    """Mean final accuracy (%) over seeds of these groups, and how far it is from that of others, seed by seed.
+
+    A seed's value is its mean over the groups. What all runs of a seed have in common says nothing of the settings: so
+    the interval is that of the paired difference from the mean of ``against``, as far as those groups finished all
+    their seeds, and a seed's dot is where it would be if its common part were the average one.
 
     Returns:
         value and half_width (NaN where there is none), n (seeds), values (by seed), diverged and runs (counts).
     """
-    rows = task.final[task.final["group"].isin(groups)]
-    values = rows.groupby("seed")["value"].mean().dropna()
-    half_width = t_half_width(values.tolist())
+    own, there = found.final.loc[list(groups)], found.there.loc[list(groups)]
+    values = own.mean(axis=0).dropna()
+    gaps = (found.there & found.final.isna()).any(axis="columns")
+    whole = [group for group in against if not gaps[group]]
+    common = found.final.loc[whole].dropna(axis="columns").mean(axis=0)
+    both = values.index.intersection(common.index)
+    alone = list(groups) == list(against)
+    half_width = None
+    if len(both) and not alone:
+        values = values[both] - common[both] + common.mean()
+        half_width = t_half_width(values.to_numpy())
     return {
         "value": values.mean() if len(values) else np.nan,
         "half_width": np.nan if half_width is None else half_width,
         "n": len(values),
         "values": values.tolist(),
-        "diverged": int(rows["value"].isna().sum()),
-        "runs": len(rows),
+        "diverged": int((there & own.isna()).to_numpy().sum()),
+        "runs": int(there.to_numpy().sum()),
     }
 
 

@@ -15,12 +15,13 @@ from matplotlib.patches import Rectangle
 
 from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish, panels
 from nested_lookahead.analysis.figures.families import (
-    INTERVALS,
     MAX_PANELS,
     PAIR_KEYS,
+    PAIRED,
     crosses,
     families,
     plane,
+    results,
     stop,
     summary,
 )
@@ -49,6 +50,7 @@ def pairs(task: Task) -> Iterator[Pair]:
 
     All other settings are averaged over where each cell has as many of them, else fixed.
     """
+    found = results(task)
     for family in families(task, by=("label", "pullback"), varying=2):
         for x, y in PAIR_KEYS:
             if not {x, y} <= {*family.keys}:
@@ -61,7 +63,7 @@ def pairs(task: Task) -> Iterator[Pair]:
             for a, b in itertools.product(part.values(x), part.values(y)):
                 groups = part.with_value(**{x: a, y: b})
                 only = groups[0] if len(groups) == 1 else ""
-                rows.append({"x": a, "y": b, "group": only} | summary(task, groups))
+                rows.append({"x": a, "y": b, "group": only} | summary(found, groups, part.groups.index.tolist()))
             cells = pd.DataFrame(rows)
             there = cells[cells["runs"] > 0].groupby("x")["y"].agg(set)
             if not any(len(one & other) > 1 for one, other in itertools.combinations(there, 2)):
@@ -87,9 +89,10 @@ def heatmaps(task: Task, options: Options) -> Drawn | None:
         plot_heatmap(ax, pair)
         ax.set_title(wrap(pair.label, WIDTH / min(columns, len(shown)) - 0.5), loc="left", fontsize=SMALL)
     caption = (
-        "Each cell is measured, none is interpolated: mean over seeds ± half-width of the 95% t interval (none below "
-        "three seeds), n seeds, × diverged runs, which are in no mean; hatched: not tried. Each title says over what "
-        "a panel is averaged and what is fixed. Darker is lower, and each panel has a scale of its own."
+        "Each cell is measured, none is interpolated: mean over seeds ± half-width of the 95% t interval of its "
+        "difference from the mean of the panel's cells, paired by seed (none below three), n seeds, × diverged runs, "
+        "which are in no mean; hatched: not tried. Each title says over what a panel is averaged and what is fixed. "
+        "Darker is lower, and each panel has a scale of its own."
     )
     said = f"{caption}{stop(every)}"
     title = f"final {task.split} accuracy (%) over pairs of settings, {task.weights} weights"
@@ -171,7 +174,10 @@ def interactions(task: Task, options: Options) -> Drawn | None:
         ax.set_title(wrap(pair.label, WIDTH / columns - 0.8), loc="left", fontsize=SMALL)
         ax.set_ylabel(f"{task.split} accuracy (%)", fontsize=SMALL)
     end_labels(figure, list(zip(axes, named, strict=True)))
-    caption = f"Where lines are not parallel the settings interact. Each panel has a scale of its own. {INTERVALS}"
+    caption = (
+        "Where lines are not parallel the settings interact. Each point is a mean over seeds, as it differs from the "
+        f"mean of the panel's points. Each panel has a scale of its own. {PAIRED}"
+    )
     caption += stop(every)
     title = f"interactions of pairs of settings, {task.weights} weights"
     return finish(figure, task, title, caption, ["Mean accuracy in %.", *_best_cells(every)], _cells(every))

@@ -10,13 +10,14 @@ from matplotlib.axes import Axes
 
 from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish, panels
 from nested_lookahead.analysis.figures.families import (
-    INTERVALS,
     MAX_PANELS,
+    PAIRED,
     complete_grids,
     crosses,
     default,
     families,
     grid_label,
+    results,
     stop,
     summary,
 )
@@ -34,7 +35,7 @@ MAX_VARIANTS = 12
 
 def hyperparameters(task: Task, options: Options) -> Drawn | None:
     """Per method, its variants against its default."""
-    styles = looks(task)
+    styles, found = looks(task), results(task)
     drawn: list[tuple[str, pd.DataFrame]] = []
     others = 0
     for family in families(task):
@@ -53,12 +54,12 @@ def hyperparameters(task: Task, options: Options) -> Drawn | None:
         rows.sort(key=lambda row, keys=["", *family.keys, "several"]: keys.index(row["key"]))  # type: ignore[misc]
         others += len(family.groups) - len(rows)
         if len(rows) > 1:
-            table = pd.DataFrame([row | summary(task, [row["group"]]) for row in rows])
+            table = pd.DataFrame([row | summary(found, [row["group"]], [reference]) for row in rows])
             settings = " ".join(setting(key, own[key][reference]) for key in family.keys)
             drawn.append((f"{family.label}\ndefault: {settings}", table))
     caption = (
-        "Variants against the method's default, named by what differs; dashed: the default's mean. Each panel has a "
-        f"scale of its own. {INTERVALS}"
+        "Variants against the method's default, named by what differs; dashed: the default's mean, which each variant "
+        f"is compared with. Each panel has a scale of its own. {PAIRED}"
     )
     if others:
         caption += f" {others} settings that differ from the default in several are not shown here."
@@ -67,18 +68,19 @@ def hyperparameters(task: Task, options: Options) -> Drawn | None:
 
 def marginals(task: Task, options: Options) -> Drawn | None:
     """Per complete grid and varying setting, the mean over all other settings for each value."""
-    drawn = []
+    drawn, found = [], results(task)
     parts, refused = complete_grids(task)
     for family in parts:
         rows = [
             {"group": "", "key": key, "tick": setting(key, value), "color": family.look.color}
-            | summary(task, family.with_value(**{key: value}))
+            | summary(found, family.with_value(**{key: value}), family.groups.index.tolist())
             for key in family.keys
             for value in family.values(key)
         ]
         drawn.append((grid_label(family), pd.DataFrame(rows)))
     caption = (
-        f"Mean over a grid's settings that have the value. Each panel has a scale of its own. {INTERVALS}{refused}"
+        "Mean over a grid's settings that have the value, as it differs from the mean over the whole grid. Each panel "
+        f"has a scale of its own. {PAIRED}{refused}"
     )
     if any(family.groups["diverged"].any() for family in parts):
         caption += " With divergences, values are averaged over different other settings."
