@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib import metadata
@@ -17,14 +17,17 @@ import pandas as pd
 from nested_lookahead.analysis import checks, figures, page, tables
 from nested_lookahead.analysis.budget import budget
 from nested_lookahead.analysis.collect import Study
+from nested_lookahead.analysis.contrasts import contrasts
 from nested_lookahead.analysis.labels import setting_keys
 from nested_lookahead.analysis.run_rows import REFERENCE
 from nested_lookahead.analysis.task import Task, tasks
+from nested_lookahead.analysis.tuned import tuned
 from nested_lookahead.errors import UserError
 
 CACHE = "cache.npz"
 MOST_SENTENCES = 20
 """In the terminal."""
+TOGETHER = "all tasks together"
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Request:
     split: str = "test"
     baseline: str | None = None
     delta: float = 0.5
+    tuning_seeds: tuple[int, ...] | None = None
     pictures: Sequence[str] = tuple(figures.FIGURES)
     drawing: figures.Options = field(default_factory=figures.Options)
     command: str = ""
@@ -50,7 +54,7 @@ def write(study: Study, out: Path, request: Request) -> str:
         raise UserError(f"--figures {','.join(unknown)}: must be among {', '.join(figures.FIGURES)}")
     out = folder(out, request)
     out.mkdir(parents=True, exist_ok=True)
-    chosen = (request.weights, request.split, request.delta, request.baseline)
+    chosen = (request.weights, request.split, request.delta, request.baseline, request.tuning_seeds)
     found = list(tasks(study, *chosen))
     overall = checks.check_study(found) + [checks.Finding("warning", note) for note in study.notes]
     text = [_finding(finding) for finding in overall]
@@ -61,6 +65,10 @@ def write(study: Study, out: Path, request: Request) -> str:
         sections.append(section)
         written += paths
         text += ["", *said]
+    if (together := _write_together(found, out, request)) is not None:
+        sections.append(together[0])
+        written += together[1]
+        text += ["", f"{TOGETHER}:", *(f"  {verdict.sentence}" for verdict in together[0].verdicts)]
     if len(study.left_out):
         text += ["", f"left out: {len(study.left_out)}"]
         text += [f"  {row.path}: {row.reason}" for row in study.left_out.itertuples()]
@@ -105,11 +113,13 @@ def _write_task(
     if len(task.comparisons):
         written.append(out / f"comparisons{suffix}.csv")
         tables.to_csv(task.comparisons, written[-1])
-    pictures, paths = _draw(task, out, suffix, request)
+    drawn = ((name, figures.draw(name, task, request.drawing)) for name in request.pictures)
+    pictures, paths = _save(drawn, out, suffix)
+    verdicts = _verdicts(task)
     said = [f"{task.name}: {_count(task)}", *(_finding(finding) for finding in found), "", tables.to_text(results), ""]
     section = page.Section(
         name=task.name,
-        verdicts=[page.Verdict(str(row.verdict), str(row.sentence)) for row in task.comparisons.itertuples()],
+        verdicts=verdicts,
         checks=found,
         comparisons=_with_groups(comparisons, task.comparisons),
         results=_with_groups(results, raw),
@@ -118,32 +128,68 @@ def _write_task(
         figures=pictures,
         groups=_groups(task),
     )
-    return section, written + paths, said + _verdicts(task)
+    return section, written + paths, said + _said(task, verdicts)
 
 
-def _draw(task: Task, out: Path, suffix: str, request: Request) -> tuple[list[page.Picture], list[Path]]:
+def _write_together(found: Sequence[Task], out: Path, request: Request) -> tuple[page.Section, list[Path]] | None:
+    """What several tasks say together: the same contrast, and who is how much faster; None of one task."""
+    every = [contrast for contrast in contrasts(found) if len(contrast.tasks) > 1] if len(found) > 1 else []
+    drawn = ((name, figures.draw_together(name, found, request.drawing)) for name in request.pictures)
+    pictures, paths = _save(drawn if len(found) > 1 else (), out, "-together")
+    if not every and not pictures:
+        return None
+    nothing = pd.DataFrame()
+    section = page.Section(
+        name=TOGETHER,
+        verdicts=[page.Verdict(contrast.word, contrast.sentence) for contrast in every],
+        checks=[],
+        comparisons=nothing,
+        results=nothing,
+        budget=nothing,
+        settings=nothing,
+        figures=pictures,
+        groups=[],
+    )
+    return section, paths
+
+
+def _save(
+    drawn: Iterable[tuple[str, figures.Drawn | None]], out: Path, suffix: str
+) -> tuple[list[page.Picture], list[Path]]:
     """The figures that apply, and their files."""
     pictures, written = [], []
-    for name in request.pictures:
-        drawn = figures.draw(name, task, request.drawing)
-        if drawn is None:
+    for name, figure in drawn:
+        if figure is None:
             continue
-        paths = figures.save(drawn.figure, out / f"{name}{suffix}")
+        paths = figures.save(figure.figure, out / f"{name}{suffix}")
         written += paths
         svg = next(path for path in paths if path.suffix == ".svg").read_text(encoding="utf-8")
-        pictures.append(page.Picture(f"{name}{suffix}", drawn.title, drawn.caption, drawn.alt, drawn.table, svg))
+        pictures.append(page.Picture(f"{name}{suffix}", figure.title, figure.caption, figure.alt, figure.table, svg))
     return pictures, written
 
 
-def _verdicts(task: Task) -> list[str]:
-    """What the results are, and each comparison as a sentence."""
+def _verdicts(task: Task) -> list[page.Verdict]:
+    """What the task's contrasts come to over all strata, each comparison, and the tuned methods'."""
+    pooled = [page.Verdict(contrast.word, contrast.sentence) for contrast in contrasts([task])]
+    single = [page.Verdict(str(row.verdict), str(row.sentence)) for row in task.comparisons.itertuples()]
+    found = tuned(task)
+    chosen = (
+        [page.Verdict(str(row.verdict), str(row.sentence)) for row in found.comparisons.itertuples()] if found else []
+    )
+    return [*pooled, *single, *chosen]
+
+
+def _said(task: Task, verdicts: list[page.Verdict]) -> list[str]:
+    """What the results are, and the verdicts as sentences."""
     said = ["mean ± half-width of the 95% t interval over seeds, at the last epoch"]
-    if count := len(task.comparisons):
+    if len(task.comparisons):
+        counts = dict.fromkeys(task.comparisons.groupby("family").groups)
+        family = " and ".join(f"{count:.0f}" for count in counts)
         what = f"{task.split} accuracy of the {task.weights} weights at the last epoch"
-        said += ["", f"{what}, each method against its baseline; Holm over {count} comparisons:"]
-        said += [f"  {sentence}" for sentence in task.comparisons["sentence"][:MOST_SENTENCES]]
-        if count > MOST_SENTENCES:
-            said.append(f"  and {count - MOST_SENTENCES} more, in the report")
+        said += ["", f"{what}, each method against its baseline; Holm over {family} comparisons:"]
+        said += [f"  {verdict.sentence}" for verdict in verdicts[:MOST_SENTENCES]]
+        if len(verdicts) > MOST_SENTENCES:
+            said.append(f"  and {len(verdicts) - MOST_SENTENCES} more, in the report")
     return said
 
 

@@ -39,9 +39,18 @@ class Task:
     split: str
     delta: float
     """The difference that matters, in points."""
+    tuning_seeds: tuple[int, ...] | None = None
+    """Seeds that settings are chosen on, so that the others are fresh; None: those that all settings have."""
 
 
-def tasks(study: Study, weights: str, split: str, delta: float, baseline: str | None = None) -> Iterator[Task]:
+def tasks(
+    study: Study,
+    weights: str,
+    split: str,
+    delta: float,
+    baseline: str | None = None,
+    tuning_seeds: tuple[int, ...] | None = None,
+) -> Iterator[Task]:
     """A study's tasks, one after another. Published runs stand beside every task of ours on the same data; those that
     have none, and all where there are only published ones, are tasks of their own.
 
@@ -69,6 +78,7 @@ def tasks(study: Study, weights: str, split: str, delta: float, baseline: str | 
             weights=weights,
             split=split,
             delta=delta,
+            tuning_seeds=tuning_seeds,
         )
 
 

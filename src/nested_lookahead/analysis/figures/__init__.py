@@ -5,12 +5,12 @@ The plots themselves are functions from a table to axes, beside their drivers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 
-from nested_lookahead.analysis.figures import comparisons, curves, pairs, shares, variants
+from nested_lookahead.analysis.figures import comparisons, curves, outcomes, pairs, pooled, shares, speed, variants
 from nested_lookahead.analysis.figures.drawn import Drawn, Options
 from nested_lookahead.analysis.figures.looks import looks
 from nested_lookahead.drawing import STYLE, save
@@ -18,7 +18,7 @@ from nested_lookahead.drawing import STYLE, save
 if TYPE_CHECKING:
     from nested_lookahead.analysis.task import Task
 
-__all__ = ["FIGURES", "Drawn", "Options", "draw", "looks", "save"]
+__all__ = ["FIGURES", "TOGETHER", "Drawn", "Options", "draw", "draw_together", "looks", "save"]
 
 FIGURES: dict[str, Callable[[Task, Options], Drawn | None]] = {
     "learning_curves": curves.learning_curves,
@@ -32,10 +32,26 @@ FIGURES: dict[str, Callable[[Task, Options], Drawn | None]] = {
     "time_to_target": curves.time_to_target,
     "sensitivity": comparisons.sensitivity,
     "divergences": comparisons.divergences,
+    "pooled": pooled.pooled,
+    "tuned": comparisons.tuned,
+    "seeds": outcomes.seeds,
+    "speed": speed.speed,
 }
+
+TOGETHER: dict[str, Callable[[Sequence[Task], Options], Drawn | None]] = {
+    "pooled": pooled.pooled_over,
+    "speed": speed.profile,
+}
+"""Of several tasks at once, by the name of the figure that shows the same of one."""
 
 
 def draw(name: str, task: Task, options: Options | None = None) -> Drawn | None:
     """The figure of that name in the house style; None where it does not apply."""
     with mpl.rc_context(STYLE):
         return FIGURES[name](task, options or Options())
+
+
+def draw_together(name: str, tasks: Sequence[Task], options: Options | None = None) -> Drawn | None:
+    """As `draw`, of several tasks; None where the figure shows one task only."""
+    with mpl.rc_context(STYLE):
+        return TOGETHER[name](tasks, options or Options()) if name in TOGETHER else None

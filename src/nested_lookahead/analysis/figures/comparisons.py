@@ -17,6 +17,7 @@ from nested_lookahead.analysis.figures.looks import Look, looks, mix, our_groups
 from nested_lookahead.analysis.figures.names import Name, named_lines, row_height, row_labels, tag
 from nested_lookahead.analysis.sentences import signed
 from nested_lookahead.analysis.statistics import expected_best as expected_best_of
+from nested_lookahead.analysis.tuned import tuned as tuned_of
 from nested_lookahead.drawing import SMALL, grid, new_figure
 from nested_lookahead.runs.files import COMPLETED
 
@@ -30,9 +31,28 @@ MAX_ROWS = 60
 
 def forest(task: Task, options: Options) -> Drawn | None:
     """Paired differences from each group's baseline, with the intervals that decided, and verdicts."""
-    whole = task.comparisons
-    if whole.empty:
+    if task.comparisons.empty:
         return None
+    title = f"difference from the baseline in final {task.split} accuracy, {task.weights} weights"
+    caption = "Mean difference from the baseline"
+    return _forest(task, task.comparisons, task.final, looks(task), title, caption)
+
+
+def tuned(task: Task, options: Options) -> Drawn | None:
+    """As the forest, of each method at the setting that was chosen for it, on seeds without a part in the choice."""
+    found = tuned_of(task)
+    if found is None:
+        return None
+    groups = {str(label): str(part.index[0]) for label, part in our_groups(task).groupby("label", sort=False)}
+    styles = {label: looks(task)[group] for label, group in groups.items()}
+    title = f"tuned against tuned: difference in final {task.split} accuracy, {task.weights} weights"
+    caption = f"{found.how[0].upper()}{found.how[1:]}. Mean difference from the baseline"
+    return _forest(task, found.comparisons, found.final, styles, title, caption)
+
+
+def _forest(
+    task: Task, whole: pd.DataFrame, final: pd.DataFrame, styles: dict[str, Look], title: str, caption: str
+) -> Drawn:
     table = whole.head(MAX_ROWS)
     labels = [
         f"{row['label']} {row['shown']}".strip()
@@ -42,13 +62,11 @@ def forest(task: Task, options: Options) -> Drawn | None:
     ]
     figure, (ax,) = new_figure(1, 1, row_height(labels) * len(labels) + 0.9)
     row_labels(ax, labels, table["group"].tolist())
-    plot_forest(ax, table, paired_differences(task), looks(task), task.delta)
-    title = f"difference from the baseline in final {task.split} accuracy, {task.weights} weights"
-    caption = (
-        "Mean difference from the baseline, over pairs of runs with the same seed where not said otherwise; bars: the "
-        f"intervals that decided, t intervals of {_levels(table)} (adjusted for the number of comparisons by Holm's "
-        "procedure; none below three pairs); faint dots: single pairs; shaded: differences that do not matter, "
-        f"±{task.delta:g} points."
+    plot_forest(ax, table, paired_differences(table, final), styles, task.delta)
+    caption += (
+        ", over pairs of runs with the same seed where not said otherwise; bars: the intervals that decided, t "
+        f"intervals of {_levels(table)} (adjusted for the number of comparisons by Holm's procedure; none below three "
+        f"pairs); faint dots: single pairs; shaded: differences that do not matter, ±{task.delta:g} points."
     )
     if table["diverged"].any():
         caption += " × at the left: seeds on which the method diverged, at the right, its baseline; ranks decide there."
@@ -65,13 +83,11 @@ def _levels(table: pd.DataFrame) -> str:
     return " to ".join(ends)
 
 
-def paired_differences(task: Task) -> pd.DataFrame:
+def paired_differences(comparisons: pd.DataFrame, final: pd.DataFrame) -> pd.DataFrame:
     """One row per pair of runs with the same seed: group, seed, difference (points)."""
-    values = task.final.dropna(subset=["value"])
-    paired = task.comparisons[task.comparisons["paired"].astype(bool)]
-    ours = paired[["group", "baseline"]].merge(values[["group", "seed", "value"]], on="group")
-    theirs = values[["group", "seed", "value"]].rename(columns={"group": "baseline"})
-    both = ours.merge(theirs, on=["baseline", "seed"], suffixes=("", "_baseline"))
+    values = final.dropna(subset=["value"])[["group", "seed", "value"]]
+    ours = comparisons.loc[comparisons["paired"].astype(bool), ["group", "baseline"]].merge(values, on="group")
+    both = ours.merge(values.rename(columns={"group": "baseline"}), on=["baseline", "seed"], suffixes=("", "_baseline"))
     return both.assign(difference=both["value"] - both["value_baseline"])[["group", "seed", "difference"]]
 
 

@@ -104,7 +104,7 @@ def plot_shares(ax: Axes, table: pd.DataFrame, look: Look) -> None:
         share, end = max(0.0, row["share"]), max(0.0, row["share"])
         ax.barh(y, share, height=0.7, color=color)
         if np.isfinite(row["low"]):
-            low, end = max(0.0, row["low"]), max(end, row["high"])
+            low, end = max(0.0, row["low"]), min(1.0, max(end, row["high"]))
             ax.plot([low, end], [y, y], color="#222222", lw=0.8)
         ax.text(end, y, f" {share:.1%}", va="center", fontsize=SMALL)
     row_labels(ax, table["effect"].tolist(), [""] * len(table), inches=1.2)

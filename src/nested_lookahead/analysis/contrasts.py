@@ -1,0 +1,179 @@
+"""The same contrast in several strata: found among a task's comparisons, or several tasks', and pooled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nested_lookahead.analysis import pooled, statistics
+from nested_lookahead.analysis.pooled import Heterogeneity, Stratum
+from nested_lookahead.analysis.power import LEAST
+from nested_lookahead.analysis.run_rows import REFERENCE
+from nested_lookahead.analysis.sentences import p_value, signed
+from nested_lookahead.analysis.statistics import Difference
+from nested_lookahead.analysis.task import Task
+from nested_lookahead.analysis.verdicts import ALPHA, Decision, Evidence, decide
+from nested_lookahead.methods import method
+
+
+@dataclass(frozen=True)
+class Named:
+    """A stratum, what it is called, and the pairs it is made of."""
+
+    name: str
+    stratum: Stratum
+    runs: int
+    """Pairs; of unpaired runs, of each group."""
+    by_seed: pd.Series[float] | None
+    """Of pairs: the mean difference of each seed, infinite where a run diverged alone."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """``decision`` is of the mean over these strata; ``others`` is what to expect of further ones, ``tau`` apart."""
+
+    name: str
+    group: str
+    """One of the method's groups, for its look."""
+    strata: Sequence[Named]
+    here: Difference
+    decision: Decision
+    others: Difference
+    tau: float
+    spread: Heterogeneity
+    seeds_are_blocks: bool
+    diverged: int
+    tasks: Sequence[str]
+    """Their names."""
+
+    @property
+    def opposed(self) -> bool:
+        """Whether strata differ, and one is surely better and one surely worse: a mean of both is neither."""
+        ends = [one.stratum.interval() for one in self.strata]
+        return self.spread.p < ALPHA and any(low > 0 for low, _ in ends) and any(high < 0 for _, high in ends)
+
+    @property
+    def word(self) -> str:
+        return "unresolved" if self.opposed else self.decision.word
+
+    @property
+    def sentence(self) -> str:
+        low, high = self.decision.low, self.decision.high
+        seen = f"{signed(self.here.mean)} points"
+        if not math.isnan(low):
+            seen += f", {100 * self.decision.level:.4g}% CI [{signed(low)}, {signed(high)}], {p_value(self.decision.p)}"
+        text = f"{self.name}, pooled over {len(self.strata)} strata: {seen}, {self.word}."
+        if self.opposed:
+            text += " It is better in some strata and worse in others, so that their mean answers nothing."
+        if not math.isnan(self.others.p):
+            ends = ", ".join(signed(end) for end in self.others.interval())
+            text += (
+                f" Of other such strata (random effects, tau = {self.tau:.2f}): {signed(self.others.mean)} [{ends}]."
+            )
+        if not math.isnan(self.spread.p):
+            text += f" Strata differ with {p_value(self.spread.p)}, I² = {100 * self.spread.i2:.0f}%."
+        if self.diverged:
+            text += f" In {self.diverged} pair(s) one run diverged; they rank last, and the numbers are of the others."
+        return text
+
+
+def contrasts(tasks: Sequence[Task]) -> list[Contrast]:
+    """Each method against what it is wrapped around or builds upon, over all strata of these tasks: two or more.
+
+    A stratum is a task, an inner optimizer and a pullback, averaged over settings seed by seed; strata that share a
+    baseline's runs are one, as those runs' luck would count twice.
+    """
+    found: dict[tuple[str, str, str], list[tuple[Task, Any]]] = {}
+    for task in tasks:
+        for _, row in task.comparisons.iterrows():
+            group, baseline = task.groups.loc[row["group"]], task.groups.loc[row["baseline"]]
+            plain = baseline["method"] == group["inner"]
+            if group["method"] != baseline["method"] and (plain or group["inner"]):
+                key = (group["source"], group["method"], "" if plain else baseline["method"])
+                found.setdefault(key, []).append((task, row))
+    made = []
+    for (source, name, other), rows in found.items():
+        strata = [_stratum(part, len(tasks) > 1) for part in _parts(rows)]
+        strata = [one for one in strata if one.runs > 0]
+        if len(strata) > 1:
+            theirs = method(other).shown if other else "its inner optimizer"
+            title = f"{'published ' if source == REFERENCE else ''}{method(name).shown} − {theirs}"
+            of = list(dict.fromkeys(task.name for task, _ in rows))
+            made.append((title, str(rows[0][1]["group"]), strata, of))
+    return _pooled(made, tasks[0].delta) if made else []
+
+
+def _parts(rows: list[tuple[Task, Any]]) -> list[list[tuple[Task, Any]]]:
+    """Rows by stratum, those that share a baseline together."""
+    parts: list[tuple[set[Any], list[tuple[Task, Any]]]] = []
+    for task, row in rows:
+        group = task.groups.loc[row["group"]]
+        marks = {(task.name, row["baseline"]), (task.name, group["inner"], group["pullback"], "stratum")}
+        together = [part for part in parts if part[0] & marks]
+        parts = [part for part in parts if not part[0] & marks]
+        joined = [one for part in together for one in part[1]]
+        parts.append((marks.union(*(part[0] for part in together)), [*joined, (task, row)]))
+    return [part for _, part in parts]
+
+
+def _stratum(rows: list[tuple[Task, Any]], several: bool) -> Named:
+    task = rows[0][0]
+    groups = task.groups.loc[[row["group"] for _, row in rows]]
+    pullbacks = ", ".join(dict.fromkeys(groups["pullback"]))
+    inner = ", ".join(dict.fromkeys(method(inner).shown for inner in groups["inner"]))
+    varies = len(set(task.groups.loc[task.groups["inner"] != "", "pullback"])) > 1
+    name = ", ".join(filter(None, [task.name if several else "", inner, f"pullback={pullbacks}" if varies else ""]))
+    values = {str(group): part.set_index("seed")["value"] for group, part in task.final.groupby("group")}
+    if all(row["paired"] for _, row in rows):
+        return _of_pairs(name, [_alone(values[row["group"]], values[row["baseline"]]) for _, row in rows])
+    samples: dict[str, float] = {}
+    for _, row in rows:
+        for group, weight in ((row["group"], 1 / len(rows)), (row["baseline"], -1 / len(rows))):
+            samples[group] = samples.get(group, 0.0) + weight
+    runs = [values[group].dropna().to_numpy() for group in samples]
+    return Named(name, Stratum(runs, list(samples.values())), min(map(len, runs)), None)
+
+
+def _alone(ours: pd.Series[float], theirs: pd.Series[float]) -> pd.Series[float]:
+    """Differences by seed: infinite where one run of a pair diverged, NaN where both did."""
+    seeds = ours.index.intersection(theirs.index)
+    a, b = ours[seeds].fillna(-math.inf), theirs[seeds].fillna(-math.inf)
+    with np.errstate(invalid="ignore"):
+        return a - b
+
+
+def _of_pairs(name: str, differences: list[pd.Series[float]]) -> Named:
+    with np.errstate(invalid="ignore"):
+        means = pd.concat(differences, axis="columns").dropna().mean(axis="columns")
+    finite = means[np.isfinite(means)]
+    return Named(name, Stratum([finite.to_numpy()], [1.0]), len(finite), means)
+
+
+def _pooled(made: list[tuple[str, str, list[Named], list[str]]], delta: float) -> list[Contrast]:
+    """Each contrast is a question of its own: none is adjusted for the others."""
+    found = []
+    for name, group, strata, of in made:
+        result, blocked = _here(strata)
+        everything = np.array([d for one in strata if one.by_seed is not None for d in one.by_seed])
+        lost = int(np.isinf(everything).sum())
+        (decision,) = decide([Evidence(result, statistics.signed_rank(everything) if lost else None)], delta)
+        parts = [one.stratum for one in strata]
+        others, tau = pooled.random_effects(parts)
+        spread = pooled.heterogeneity(parts)
+        found.append(Contrast(name, group, strata, result, decision, others, tau, spread, blocked, lost, of))
+    return found
+
+
+def _here(strata: Sequence[Named]) -> tuple[Difference, bool]:
+    """By seed where five seeds or more finished in all strata, else with the strata's pooled spread."""
+    series = [one.by_seed for one in strata if one.by_seed is not None]
+    if len(series) == len(strata):
+        table = pd.concat(series, axis="columns").replace([math.inf, -math.inf], math.nan)
+        if table.notna().all(axis=None) and len(table) >= LEAST:
+            return pooled.by_seed(table.to_numpy().T), True
+    return pooled.stratified([one.stratum for one in strata]), False

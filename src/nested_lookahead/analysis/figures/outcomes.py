@@ -1,0 +1,116 @@
+"""The seeds themselves: each method's final results as points, and the ones it does not finish."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from nested_lookahead.analysis import targets
+from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish
+from nested_lookahead.analysis.figures.looks import Look, looks
+from nested_lookahead.analysis.figures.names import row_height, row_labels, tag
+from nested_lookahead.analysis.sentences import p_value
+from nested_lookahead.analysis.statistics import holm
+from nested_lookahead.drawing import SMALL, grid, new_figure
+
+if TYPE_CHECKING:
+    from nested_lookahead.analysis.task import Task
+
+MAX_ROWS = 60
+"""Of the figure; the table has them all."""
+
+
+def seeds(task: Task, options: Options) -> Drawn | None:
+    """Final results by group, with median, lowest decile and failures."""
+    whole = outcomes(task, options.target)
+    if whole["n"].max() < 2:
+        return None
+    table = whole.head(MAX_ROWS)
+    styles = looks(task)
+    labels = (table["label"] + "\n" + table["shown"]).str.strip().tolist()
+    texts = [_said(row) for _, row in table.iterrows()]
+    figure, (ax,) = new_figure(1, 1, row_height([*labels, *texts]) * len(labels) + 0.9)
+    row_labels(ax, labels, table["group"].tolist())
+    plot_outcomes(ax, table, styles, options.target)
+    ax.set_xlabel(f"final {task.split} accuracy (%)")
+    caption = (
+        "Each dot is a run. Long bar: median, short bar: lowest decile, both of all runs with a diverged one below any "
+        "other (none where it falls among those); ×: diverged runs. A method can win by its tail and tie in its median."
+    )
+    if options.target is not None:
+        caption += (
+            f" Dashed: the value fixed beforehand, {options.target:g}%; p is one-sided, that the mean is above it "
+            "(of the median, by signs, where runs diverged), adjusted for the groups by Holm."
+        )
+    if len(whole) > len(table):
+        caption += f" The first {len(table)} of {len(whole)} settings; the table has all."
+    alt = [f"{row['label']} {row['shown']}".strip() + f": {_said(row, '; ')}." for _, row in whole.iterrows()]
+    title = f"final {task.split} accuracy of each run, {task.weights} weights"
+    return finish(figure, task, title, caption, ["Median and lowest decile in %.", *alt], whole.drop(columns="values"))
+
+
+def outcomes(task: Task, value: float | None = None) -> pd.DataFrame:
+    """A row per group: label, shown, n runs, failed, median, decile and least (%; NaN where a diverged run is there),
+    values; with a ``value`` fixed beforehand, Holm's ``p`` that the group is above it."""
+    rows = []
+    for group, described in task.groups.iterrows():
+        values = task.final.loc[task.final["group"] == group, "value"].to_numpy(dtype=float)
+        rows.append(
+            {"group": str(group), "label": described["label"], "shown": described["shown"], "n": len(values)}
+            | {"failed": int(np.isnan(values).sum()), "median": quantile(values, 0.5), "decile": quantile(values, 0.1)}
+            | {"values": values[~np.isnan(values)]}
+        )
+    table = pd.DataFrame(rows)
+    if value is not None:
+        tests = [targets.above(part["value"].to_numpy(), value)[0]
+                 for part in (task.final[task.final["group"] == group] for group in table["group"])]  # fmt: skip
+        table["p"] = holm(tests)
+    return table
+
+
+def quantile(values: Any, q: float) -> float:
+    """Of results of which NaN, a diverged run, is below any other; NaN where it falls among those."""
+    if not len(values):
+        return float("nan")
+    # As numpy's linear rule has it, by hand: between minus infinity and a number there is no number.
+    ordered = np.sort(np.nan_to_num(np.asarray(values, dtype=float), nan=-np.inf))
+    place = q * (len(ordered) - 1)
+    low, share = int(place), place - int(place)
+    parts = ordered[low : low + 2] if share > 0 else ordered[low : low + 1]
+    if not np.isfinite(parts).all():
+        return float("nan")
+    return float(parts[0] if share == 0 else parts[0] * (1 - share) + parts[1] * share)
+
+
+def plot_outcomes(ax: Axes, table: pd.DataFrame, styles: dict[str, Look], value: float | None) -> None:
+    """A row per group, the first on top, on axes that have their row labels."""
+    if value is not None:
+        ax.axvline(value, color="#000000", lw=0.8, ls="--")
+    for y, (_, row) in enumerate(table.iterrows()):
+        group, look = row["group"], styles[row["group"]]
+        # A fixed pattern of heights: dots apart, and the same picture each time.
+        heights = y + 0.13 * (np.arange(len(row["values"])) % 3 - 1)
+        tag(ax.scatter(row["values"], heights, s=10, color=look.color, alpha=0.55, lw=0), group)
+        for place, half in ((row["median"], 0.34), (row["decile"], 0.2)):
+            if np.isfinite(place):
+                tag(ax.plot([place, place], [y - half, y + half], color=look.color, lw=1.6), group)
+        if row["failed"]:
+            made = ax.text(
+                0.005, y, f"×{row['failed']}", transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL
+            )
+            tag(made, group)
+        tag(ax.text(1.02, y, _said(row), transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL), group)
+    if table["failed"].any():
+        low, high = ax.get_xlim()
+        ax.set_xlim(low - 0.08 * (high - low), high)
+    grid(ax, "x")
+
+
+def _said(row: Any, gap: str = "\n") -> str:
+    middle, low = (f"{row[key]:.2f}" if np.isfinite(row[key]) else "diverged" for key in ("median", "decile"))
+    more = [f"{row['failed']} of {row['n']} diverged"] if row["failed"] else []
+    more += [p_value(row["p"])] if "p" in row and np.isfinite(row["p"]) else []
+    return f"median {middle}, decile {low}" + (gap + ", ".join(more) if more else "")

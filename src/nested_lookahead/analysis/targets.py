@@ -1,0 +1,159 @@
+"""How long it takes to reach a target: ratios of times, some of which are infinite."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nested_lookahead.analysis import statistics
+from nested_lookahead.analysis.power import LEAST
+from nested_lookahead.analysis.run_rows import REFERENCE
+from nested_lookahead.analysis.statistics import NAN, Values
+from nested_lookahead.analysis.task import Task
+from nested_lookahead.runs.files import COMPLETED
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Of two methods' times, below 1 where the first is faster; NaN where too little is known.
+
+    ``n``: pairs of which one at least reached the target. ``by``: ``t``, the geometric mean with Student's interval of
+    the logarithms, where all did; else ``ranks``, the median with its interval by order statistics (95% takes six
+    pairs) and the p of signed ranks, to which a miss is an infinite time. ``sign``: −1 where the test speaks for the
+    first being faster, +1 for the second.
+    """
+
+    n: int
+    ratio: float
+    low: float
+    high: float
+    p: float
+    by: str
+    sign: int
+
+
+NO_RATIO = Ratio(0, NAN, NAN, NAN, NAN, "", 0)
+
+
+def time_ratio(ours: Values, theirs: Values) -> Ratio:
+    """From times of pairs, infinite where the target was not reached; a pair in which neither did says nothing."""
+    a, b = np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float)
+    with np.errstate(invalid="ignore"):
+        logs = np.log(a) - np.log(b)
+    logs = logs[~np.isnan(logs)]
+    if not len(logs):
+        return NO_RATIO
+    if np.isfinite(logs).all():
+        found = statistics.paired(logs)
+        low, high = found.interval()
+        return Ratio(
+            len(logs), math.exp(found.mean), math.exp(low), math.exp(high), found.p, "t", int(np.sign(found.mean))
+        )
+    with np.errstate(invalid="ignore", over="ignore"):
+        low, high = statistics.median_interval(logs)
+        middle = float(np.exp(np.median(logs)))
+    ranks = statistics.signed_rank(logs)
+    return Ratio(len(logs), middle, math.exp(low), math.exp(high), ranks.p, "ranks", ranks.sign)
+
+
+def performance_ratios(times: Array) -> Array:
+    """Of each task (column), each method's time (row) over the best method's; infinite where it did not get there.
+
+    The share of tasks with a ratio of x or less, against x, is a performance profile (Dolan & Moré 2002).
+    """
+    best = times.min(axis=0, keepdims=True)
+    return np.where(np.isfinite(times), times / np.where(np.isfinite(best), best, 1.0), math.inf)
+
+
+def above(values: Values, value: float) -> tuple[float, str]:
+    """One-sided p that a method's results are above a value fixed beforehand, and by which test.
+
+    ``t``: of the mean; where a run diverged (NaN) ``signs``: of the median, by the binomial test, as a diverged run is
+    below any value. NaN for fewer than three.
+    """
+    from scipy.stats import binom
+
+    v = np.asarray(values, dtype=float)
+    if len(v) < 3:
+        return NAN, ""
+    if np.isnan(v).any():
+        hits, n = int((v > value).sum()), int((v != value).sum())
+        return float(binom.sf(hits - 1, n, 0.5)), "signs"
+    return statistics.paired(v - value).p_above(0.0), "t"
+
+
+# --- of a task's runs -----------------------------------------------------------------------------------------------
+
+
+def usual_target(task: Task) -> float:
+    """The median of the settings' final means: known only after the runs."""
+    return float(task.final.groupby("group")["value"].mean().median())
+
+
+def times(task: Task, target: float) -> pd.DataFrame:
+    """One row per run of ours: group, seed, and the steps and seconds at which its accuracy (%) was first ``target``
+    or more; infinite where it never was, or the run diverged. Resolution: the evaluations."""
+    rows = task.metrics[task.metrics["split"] == task.split]
+    has = set(rows.loc[rows["weights"] == task.weights, "path"])
+    rows = rows[(rows["weights"] == task.weights) | ((rows["weights"] == "fast") & ~rows["path"].isin(has))]
+    hits = rows[100 * rows["accuracy"] >= target]
+    first = hits.groupby("path", observed=True)[["step", "seconds"]].min()
+    runs = task.runs[task.runs["source"] != REFERENCE]
+    found = runs[["path", "group", "seed"]].merge(first, left_on="path", right_index=True, how="left")
+    missed = (runs["status"] != COMPLETED).to_numpy() | found["step"].isna().to_numpy()
+    for column in ("step", "seconds"):
+        found[column] = found[column].astype(float).mask(missed, math.inf)
+    return found[["group", "seed", "step", "seconds"]]
+
+
+def speeds(task: Task, target: float) -> pd.DataFrame:
+    """A row per comparison of ours: how many of the ``n`` common seeds ``reached`` the target (of the baseline,
+    ``baseline_reached``), the ratio of steps with its interval, p and Holm's p, and that of seconds, which is NaN where
+    the two were not made on the same device. ``verdict``: faster, slower, or unresolved."""
+    found = {str(group): part.set_index("seed") for group, part in times(task, target).groupby("group")}
+    devices = dict(task.runs.groupby("group")["device_name"].agg(lambda names: "; ".join(sorted(set(map(str, names))))))
+    rows = []
+    for row in task.comparisons.itertuples():
+        if not row.paired:
+            continue
+        group, baseline = str(row.group), str(row.baseline)
+        seeds = found[group].index.intersection(found[baseline].index)
+        ours, theirs = found[group].loc[seeds], found[baseline].loc[seeds]
+        steps = time_ratio(ours["step"].to_numpy(), theirs["step"].to_numpy())
+        alike = devices[group] == devices[baseline]
+        seconds = time_ratio(ours["seconds"].to_numpy(), theirs["seconds"].to_numpy()) if alike else NO_RATIO
+        rows.append(
+            {
+                key: getattr(row, key)
+                for key in ("group", "label", "shown", "baseline", "baseline_label", "baseline_shown")
+            }
+            | {"n": len(seeds), "reached": int(np.isfinite(ours["step"]).sum())}
+            | {"baseline_reached": int(np.isfinite(theirs["step"]).sum())}
+            | {
+                "steps": steps.ratio,
+                "steps_low": steps.low,
+                "steps_high": steps.high,
+                "p": steps.p,
+                "by": steps.by,
+                "sign": steps.sign,
+            }
+            | {"seconds": seconds.ratio, "seconds_low": seconds.low, "seconds_high": seconds.high}
+        )
+    table = pd.DataFrame(rows)
+    if len(table):
+        table["p_holm"] = statistics.holm(table["p"].to_numpy())
+        table["verdict"] = [_word(row) for _, row in table.iterrows()]
+    return table
+
+
+def _word(row: Any) -> str:
+    if not row["p_holm"] < 0.05:
+        return "unresolved"
+    word = "faster" if row["sign"] < 0 else "slower"
+    return word if row["n"] >= LEAST else f"suggestive: {word}"
