@@ -182,13 +182,14 @@ def test_texts_neither_overlap_nor_leave_the_figure(drawn):
 def test_which_figures_there_are(drawn):
     """Of those named here: a further figure has tests of its own."""
     of_grids = {"hyperparameters", "heatmaps", "marginals", "interactions", "anova", "expected_best", "sensitivity"}
-    named = of_grids | {"learning_curves", "forest", "time_to_target", "divergences"}
+    named = of_grids | {"learning_curves", "forest", "time_to_target", "divergences", "seeds", "speed"}
     assert named <= set(figures.FIGURES)
     of = {variant: {name for name in named if (variant, name) in drawn} for variant in VARIANTS}
-    assert of["one_run"] == of["one_group"] == {"learning_curves", "time_to_target"}
-    assert of["two"] == {"learning_curves", "forest", "time_to_target"}
-    assert of["all_diverged"] == {"learning_curves", "divergences"}
-    assert of["grid_one_seed"] == named - {"divergences"}
+    assert of["one_run"] == {"learning_curves", "time_to_target"}
+    assert of["one_group"] == {"learning_curves", "time_to_target", "seeds"}
+    assert of["two"] == {"learning_curves", "forest", "time_to_target", "seeds", "speed"}
+    assert of["all_diverged"] == {"learning_curves", "forest", "divergences"}
+    assert of["grid_one_seed"] == named - {"divergences", "seeds"}
     assert of["grid"] == named - {"anova"}  # a grid with divergences is refused
 
 

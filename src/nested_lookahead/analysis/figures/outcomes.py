@@ -26,7 +26,7 @@ MAX_ROWS = 60
 def seeds(task: Task, options: Options) -> Drawn | None:
     """Final results by group, with median, lowest decile and failures."""
     whole = outcomes(task, options.target)
-    if whole["n"].max() < 2:
+    if whole["n"].max() < 2 or (whole["failed"] == whole["n"]).all():
         return None
     table = whole.head(MAX_ROWS)
     styles = looks(task)
