@@ -24,6 +24,7 @@ def main() -> None:
         split=options.split,
         baseline=options.baseline,
         delta=options.delta,
+        tuning_seeds=options.tuning_seeds,
         pictures=options.figures.split(",") if options.figures else tuple(figures.FIGURES),
         drawing=figures.Options(options.metric, options.x, options.target, options.smooth),
         command=f"python {shlex.join(sys.argv)}",

@@ -93,3 +93,12 @@ def test_the_range_of_seeds_holds_the_right_number_nineteen_times_in_twenty():
         _, low, high = power.seeds_range(0.5, sd, 5, paired=True)
         hits.append(low <= 34 <= high)
     assert np.mean(hits) == pytest.approx(0.95, abs=4 * math.sqrt(0.05 * 0.95 / 400))
+
+
+@pytest.mark.parametrize(("n", "m", "alpha"), [(5, None, 0.05), (10, None, 0.05 / 12), (4, 7, 0.05)])
+def test_what_a_study_states_from_its_own_spread_has_its_power_on_average(n, m, alpha):
+    df = n - 1 if m is None else n + m - 2
+    spreads = np.sqrt(RNG.chisquare(df, 4000) / df)
+    found = [power.power(spread * power.stated_effect(n, m, alpha), n, m, alpha) for spread in spreads]
+    assert np.mean(found) == pytest.approx(0.8, abs=4 * np.std(found) / math.sqrt(4000))
+    assert power.stated_effect(n, m, alpha) > power.detectable_effect(n, m, alpha)

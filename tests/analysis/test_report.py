@@ -1,5 +1,6 @@
 """analyze.py, from its arguments to its files."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from made_runs import make_run, rewrite_metrics, unsigned
 
 from nested_lookahead.analysis import report
 from nested_lookahead.analysis.figures import FIGURES
+from nested_lookahead.analysis.options import parse
 
 
 @pytest.mark.slow
@@ -110,6 +112,37 @@ def test_the_other_splits_and_weights(command):
     out = command("analyze.py", "--split", "validation", "--weights", "slow", "--figures", "learning_curves")[1]
     assert "validation accuracy %, slow weights" in out
     assert "71.00" in out
+
+
+def test_tuning_seeds_are_read():
+    assert parse(["--tuning-seeds", "0-2,7"]).tuning_seeds == (0, 1, 2, 7)
+    assert parse([]).tuning_seeds is None
+
+
+def test_another_split_has_a_folder_of_its_own(command):
+    for seed in range(3):
+        make_run("outputs/made", "sgd", seed=seed, final=0.9 + seed / 100)
+    command("analyze.py", "--figures", "learning_curves")
+    before = Path("outputs/made/analysis/report.html").read_text()
+    out = command("analyze.py", "--figures", "learning_curves", "--split", "train")[1]
+    assert "outputs/made/analysis/train/report.html" in out
+    assert Path("outputs/made/analysis/report.html").read_text() == before
+    folders = [report.folder(Path("a"), report.Request(split=s, weights=w)) for s, w in
+               (("test", "fast"), ("test", "slow"), ("validation", "slow"))]  # fmt: skip
+    assert folders == [Path("a"), Path("a/slow"), Path("a/validation-slow")]
+
+
+@pytest.mark.slow
+def test_all_tasks_together_have_a_section(command):
+    for model, seed, method in itertools.product(("cnn", "mlp"), range(5), ("lookahead", "nested_lookahead")):
+        make_run(
+            "outputs/made", method, seed=seed, model=model, final=0.8 + seed / 100 + (method[0] == "n") * seed / 200
+        )
+    out = command("analyze.py", "--figures", "pooled,speed")[1]
+    assert "all tasks together:\n  Nested Lookahead − Lookahead, pooled over 2 strata: +1.00 points" in out
+    page = Path("outputs/made/analysis/report.html").read_text()
+    assert "all tasks together" in page
+    assert {"pooled-together.png", "speed-together.png"} <= {p.name for p in Path("outputs/made/analysis").iterdir()}
 
 
 def test_a_request_has_the_figures_that_there_are():

@@ -142,6 +142,6 @@ def _could_show(evidence: Evidence, size: int, delta: float) -> dict[str, float]
     if math.isnan(result.p):
         return dict.fromkeys(("detectable", "seeds_needed", "seeds_low", "seeds_high"), math.nan)
     alpha = ALPHA / max(1, size)
-    effect = power.detectable_effect(result.n, result.other, alpha) if result.n >= power.LEAST else math.nan
+    effect = power.stated_effect(result.n, result.other, alpha) if result.n >= power.LEAST else math.nan
     needed, low, high = power.seeds_range(delta, result.sd, result.n, result.other is None, alpha)
     return {"detectable": result.sd * effect, "seeds_needed": needed, "seeds_low": low, "seeds_high": high}

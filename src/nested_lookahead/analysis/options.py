@@ -47,6 +47,12 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         "--delta", type=float, default=0.5, help="the difference that matters, in points of accuracy (default: 0.5)"
     )
     parser.add_argument(
+        "--tuning-seeds",
+        type=_seeds,
+        metavar="0-4",
+        help="seeds that settings are chosen on, such as 0-4 or 0,2,7 (default: those that all settings have)",
+    )
+    parser.add_argument(
         "--reference",
         type=Path,
         action="append",
@@ -71,3 +77,9 @@ def _add_figures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--smooth", type=int, metavar="N", help="draw trailing means over N evaluations (default: none)"
     )
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """``0-2,7`` as (0, 1, 2, 7)."""
+    ranges = (part.partition("-") for part in text.split(","))
+    return tuple(seed for low, _, high in ranges for seed in range(int(low), int(high or low) + 1))
