@@ -2,14 +2,20 @@
 
 import itertools
 import math
+import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from conftest import ROOT
 from made_runs import make_run
 
 from nested_lookahead.analysis import collect
+from nested_lookahead.analysis.baselines import baselines
 from nested_lookahead.analysis.budget import budget
+from nested_lookahead.analysis.power import seeds_range, stated_effect
+from nested_lookahead.analysis.sentences import p_value, signed
 from nested_lookahead.analysis.task import tasks
 from nested_lookahead.errors import UserError
 
@@ -54,6 +60,55 @@ def test_variants_are_compared_with_the_default_where_there_is_nothing_else(tmp_
     for seed, k in itertools.product(range(3), (3, 5, 10)):
         make_run(tmp_path, seed=seed, k=k)
     assert pairs(task(tmp_path)) == {f"Nested Lookahead (SGD) k={k}": "Nested Lookahead (SGD) k=5" for k in (3, 10)}
+
+
+def test_a_grid_without_the_default_cell_has_a_centre(tmp_path):
+    for seed, k, alpha in itertools.product(range(3), (3, 7, 10), (0.2, 0.4, 0.8)):
+        make_run(tmp_path, seed=seed, k=k, alpha=alpha)
+    found = pairs(task(tmp_path))
+    assert len(found) == 8
+    assert set(found.values()) == {"Nested Lookahead (SGD) k=7 α=0.4"}
+
+
+def test_plain_optimizers_are_compared_where_there_is_nothing_else(tmp_path):
+    for seed, method in itertools.product(range(3), ("adam", "lion", "sgd")):
+        make_run(tmp_path, method, seed=seed)
+    assert pairs(task(tmp_path)) == {"Adam": "SGD", "lion": "SGD"}
+    for seed in range(3):
+        make_run(tmp_path, "lookahead", seed=seed)
+    assert pairs(task(tmp_path)) == {"Lookahead (SGD)": "SGD"}
+
+
+def test_settings_of_a_plain_optimizer_are_compared_with_the_middle_one(tmp_path):
+    for seed, lr in itertools.product(range(3), (0.01, 0.1, 1.0)):
+        make_run(tmp_path, "sgd", seed=seed, lr=lr)
+    assert set(pairs(task(tmp_path)).values()) == {"SGD lr=0.1"}
+
+
+def test_half_precision_is_compared_with_full(tmp_path):
+    for seed, precision in itertools.product(range(3), ("bf16", "fp32")):
+        path = make_run(tmp_path / precision, seed=seed)
+        text = (path / "config.yaml").read_text()
+        (path / "config.yaml").write_text(text.replace("  epochs:", f"  precision: {precision}\n  epochs:"))
+    assert pairs(task(tmp_path)) == {"Nested Lookahead (SGD) precision=bf16": "Nested Lookahead (SGD) precision=fp32"}
+
+
+def test_many_groups_have_their_baselines_soon(tmp_path):
+    """Each of 900 settings against the nearest of 90, in a second: it took a minute with a look-up per pair."""
+    rows = [("nested_lookahead", k, a) for k in range(30) for a in range(30)] + [
+        ("lookahead", k, a) for k in range(30) for a in range(3)
+    ]
+    groups = pd.DataFrame(
+        {"source": "run", "method": [r[0] for r in rows], "inner": "sgd", "pullback": "none",
+         "config.optimizer.k": [r[1] for r in rows], "config.optimizer.alpha": [float(r[2]) for r in rows],
+         "config.seed": 0},
+        index=[str(i) for i in range(len(rows))],
+    )  # fmt: skip
+    start = time.process_time()
+    found = baselines(groups)
+    assert time.process_time() - start < 5
+    assert found["0"] == "900"
+    assert found[str(30 * 7 + 2)] == str(900 + 3 * 7 + 2)
 
 
 def test_differences_are_paired_by_seed(tmp_path):
@@ -137,6 +192,40 @@ def test_no_seed_in_common(tmp_path):
     assert task(tmp_path).comparisons["sentence"][0].endswith("no seed in common.")
 
 
+def test_numbers_are_written_as_people_write_them(tmp_path):
+    assert [signed(x) for x in (-0.004, 0.0, 0.006, -1.239)] == ["0.00", "0.00", "+0.01", "-1.24"]
+    assert [p_value(p) for p in (0.0, 0.0004, 0.0123, 1.0)] == ["p < 0.001", "p < 0.001", "p = 0.012", "p = 1.000"]
+    row = study(tmp_path, [0.6 + 0.0001 * seed for seed in range(6)], [0.5] * 6)
+    assert "p < 0.001" in row.sentence
+
+
+def test_a_difference_that_is_there_and_does_not_matter(tmp_path):
+    row = study(tmp_path, [0.5002 + 0.0001 * (seed % 2) for seed in range(8)], [0.5] * 8)
+    assert row.verdict == "equivalent"
+    assert "are equivalent to within 0.5 points: +0.02 points, 90% CI [+0.02, +0.03]" in row.sentence
+    assert row.sentence.endswith("; there is a difference, and it does not matter.")
+
+
+def test_what_could_have_been_shown_is_of_the_family(tmp_path):
+    rng = np.random.default_rng(0)
+    for seed, k in itertools.product(range(5), (3, 5, 7, 10)):
+        make_run(tmp_path, seed=seed, k=k, final=0.5 + 0.02 * rng.standard_normal())
+    rows = task(tmp_path).comparisons
+    assert set(rows["family"]) == {3}
+    row = rows[rows["verdict"] == "unresolved"].iloc[0]
+    assert row["detectable"] == pytest.approx(row["sd"] * stated_effect(5, None, 0.05 / 3))
+    assert (row["seeds_needed"], row["seeds_low"], row["seeds_high"]) == seeds_range(0.5, row["sd"], 5, True, 0.05 / 3)
+    assert f"and {row['seeds_needed']:.0f} seeds ({row['seeds_low']:.0f} to " in row["sentence"]
+    assert row["sentence"].endswith("find 0.5 with 80% power, as one of 3 comparisons.")
+
+
+def test_nothing_is_claimed_of_fewer_than_five(tmp_path):
+    row = study(tmp_path, [0.5, 0.51, 0.53, 0.49], [0.5] * 4)
+    assert math.isnan(row.detectable)
+    assert "fewer than 5 show nothing for sure, and" in row.sentence
+    assert row.seeds_needed >= 5
+
+
 def test_slow_weights_are_compared_with_the_only_ones_that_sgd_has(tmp_path):
     for seed in range(3):
         make_run(tmp_path, "sgd", seed=seed, final=0.8)
@@ -157,3 +246,25 @@ def test_the_budget_scores_the_choice_on_other_seeds(tmp_path):
     assert list(named.values())[1:3] == [2, "k × 2"]
     assert named["default"] == pytest.approx(81)
     assert named["best"] == pytest.approx((99 + 80 + 80) / 3)
+
+
+def test_the_best_setting_is_not_one_that_diverges(tmp_path):
+    """k = 3 has the best survivor, and lost the other two runs."""
+    for seed, k in itertools.product(range(3), (3, 5)):
+        lost = k == 3 and seed > 0
+        make_run(
+            tmp_path,
+            seed=seed,
+            k=k,
+            final=0.9 if k == 3 else 0.85 + seed / 100,
+            status="diverged" if lost else "completed",
+        )
+    ((_, row),) = budget(task(tmp_path)).iterrows()
+    assert row["best setting"] == "k=5"
+    assert row["best"] == pytest.approx(86)
+    assert row["diverged"] == 2
+
+
+def test_published_runs_have_no_hours():
+    study = collect.collect([], references=[ROOT / "docs/published_epoch_accuracy.csv"])
+    assert budget(next(tasks(study, "fast", "test", 0.5)))["hours of training"].isna().all()

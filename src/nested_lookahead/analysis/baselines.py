@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,18 @@ import pandas as pd
 
 from nested_lookahead.analysis.labels import setting_keys
 from nested_lookahead.methods import default_settings
+
+
+@dataclass(frozen=True)
+class Described:
+    """A group as far as its baseline depends on it. Groups are only compared with those of the same ``kind``: own runs,
+    or published ones of one variant, of which it is not known which settings it stands for."""
+
+    group: str
+    kind: tuple[str, str]
+    method: str
+    inner: str
+    settings: dict[str, Any]
 
 
 def baselines(groups: pd.DataFrame, name: str | None = None) -> dict[str, str]:
@@ -21,49 +33,56 @@ def baselines(groups: pd.DataFrame, name: str | None = None) -> dict[str, str]:
     optimizers are compared with each other, with the first of them, where there is nothing else. With a name (of a
     method, with or without its inner optimizer, or the id of a group): that one, for all others.
     """
-    wanted = named(groups, name)
-    centres: dict[tuple[str, ...], str] = {}
+    every = _described(groups)
+    if name is not None:
+        meant = named(groups, name)
+        wanted = [one for one in every if meant[one.group]]
+        mine = ((one, [w for w in wanted if w.kind == one.kind]) for one in every if not meant[one.group])
+        return {one.group: _nearest(one, others) for one, others in mine if others}
+    by_method: dict[tuple[Any, ...], list[Described]] = {}
+    for one in every:
+        by_method.setdefault((one.kind, one.method, one.inner), []).append(one)
+    centres = {key: central(groups.loc[[one.group for one in alike]]) for key, alike in by_method.items()}
+    wrapped = {one.kind[0] for one in every if one.inner}
+    first = {one.kind[0]: one.method for one in reversed(every)}
     chosen = {}
-    for group, row in ((str(index), row) for index, row in groups.iterrows()):
-        own = (groups["source"] == row["source"]) & (groups.index != group)
-        if "config.variant" in groups:  # of a published method; which settings it stands for is not known
-            own &= groups["config.variant"].fillna("") == (
-                "" if pd.isna(row["config.variant"]) else row["config.variant"]
-            )
-        ranks = _usual(groups, row, own) if name is None else [own & wanted & ~wanted[group]]
-        for mask in ranks:
-            if mask.any():
-                chosen[group] = _nearest(groups, group, mask)
-                break
-        else:
-            if name is None and not (row["inner"] == "" and _has_wrapped(groups, row)):
-                alike = groups[own | (groups.index == group)]
-                alike = alike[(alike["method"] == row["method"]) & (alike["inner"] == row["inner"])]
-                key = tuple(map(str, alike.index))
-                centres[key] = centres.get(key) or central(alike)
-                if centres[key] != group:
-                    chosen[group] = centres[key]
+    for one in every:
+        usual = _usual(one, by_method, one.kind[0] in wrapped, first[one.kind[0]])
+        centre = centres[one.kind, one.method, one.inner]
+        if usual:
+            chosen[one.group] = _nearest(one, usual)
+        elif centre != one.group and (one.inner or one.kind[0] not in wrapped):
+            chosen[one.group] = centre
     return chosen
 
 
-def _usual(groups: pd.DataFrame, row: Any, own: pd.Series[bool]) -> list[pd.Series[bool]]:
-    """Groups that a group (row) is compared with, the first kind that there is."""
-    plain = own & (groups["method"] == row["inner"]) & (groups["inner"] == "")
-    lookahead = own & (groups["method"] == "lookahead") & (groups["inner"] == row["inner"])
-    ranks = []
-    if row["method"] == "lookahead":
-        ranks = [plain]
-    elif row["inner"]:
-        ranks = [lookahead, plain]
-    elif not _has_wrapped(groups, row):
-        first = groups.loc[groups["source"] == row["source"], "method"].iloc[0]
-        ranks = [own & (groups["method"] == first)] if row["method"] != first else []
-    return ranks
+def _described(groups: pd.DataFrame) -> list[Described]:
+    keys = setting_keys(groups)
+    settings: list[dict[str, Any]] = [{} for _ in range(len(groups))]
+    for key in keys:
+        column = groups[f"config.{key}"]
+        # A plain optimizer's settings are an inner one's.
+        plain = key.replace("optimizer.inner.", "optimizer.")
+        for mine, value, known in zip(settings, column, column.notna(), strict=True):
+            if known:
+                mine[plain] = value
+    blank = pd.Series("", groups.index)
+    variants = groups["config.variant"].fillna("") if "config.variant" in groups else blank
+    columns = (groups.index, groups["source"], variants, groups["method"], groups["inner"], settings)
+    return [Described(str(g), (s, v), m, i, own) for g, s, v, m, i, own in zip(*columns, strict=True)]
 
 
-def _has_wrapped(groups: pd.DataFrame, row: Any) -> bool:
-    """Whether anything is wrapped around an optimizer: plain ones are then what it is compared with."""
-    return bool((groups.loc[groups["source"] == row["source"], "inner"] != "").any())
+def _usual(
+    one: Described, by_method: dict[tuple[Any, ...], list[Described]], wrapped: bool, first: str
+) -> list[Described]:
+    """Groups that one is compared with, the first kind that there is. Plain optimizers have none where something is
+    ``wrapped`` around them, as they are themselves what that is compared with; else the ``first`` of them."""
+    plain = by_method.get((one.kind, one.inner, ""), [])
+    if one.method == "lookahead":
+        return plain
+    if one.inner:
+        return by_method.get((one.kind, "lookahead", one.inner)) or plain
+    return [] if wrapped or one.method == first else by_method.get((one.kind, first, ""), [])
 
 
 def central(alike: pd.DataFrame) -> str:
@@ -113,24 +132,12 @@ def is_default(row: Any) -> bool:
     return bool(row["inner"]) and not any(_departs(row, key, value) for key, value in default_settings().items())
 
 
-def _nearest(groups: pd.DataFrame, group: str, mask: pd.Series[bool]) -> str:
-    """Of the groups in the mask, the one with the fewest settings that differ; another inner optimizer is far away."""
+def _nearest(one: Described, others: list[Described]) -> str:
+    """The one with the fewest settings that differ, the first of equals; another inner optimizer is far away."""
 
-    def of(row: Any) -> dict[str, Any]:
-        found = {}
-        for key in setting_keys(groups):
-            value = row[f"config.{key}"]
-            if not pd.isna(value):  # a plain optimizer's settings are an inner one's
-                found[key.replace("optimizer.inner.", "optimizer.")] = value
-        return found
+    def distance(other: Described) -> int:
+        keys = one.settings.keys() & other.settings.keys()
+        far = 100 * ((other.inner or other.method) != (one.inner or one.method))
+        return far + sum(bool(one.settings[key] != other.settings[key]) for key in keys)
 
-    mine, own = of(groups.loc[group]), groups.loc[group]
-    best, least = "", math.inf
-    for other, row in groups[mask].iterrows():
-        theirs = of(row)
-        inner = row["inner"] or row["method"]
-        distance = sum(mine[key] != theirs[key] for key in mine.keys() & theirs.keys())
-        distance += 100 * (inner != (own["inner"] or own["method"]))
-        if distance < least:
-            best, least = str(other), distance
-    return best
+    return min((other for other in others if other.group != one.group), key=distance).group

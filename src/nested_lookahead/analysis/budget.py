@@ -25,7 +25,7 @@ def budget(task: Task) -> pd.DataFrame:
     for (label,), groups in task.groups.groupby(["label"], sort=False):
         runs = task.runs[task.runs["group"].isin(groups.index)]
         test, chosen_by = (counted_by_seed(values, groups.index) for values in (task.final, task.chosen_by))
-        best = best_setting(chosen_by)
+        best = best_setting(task.chosen_by, groups.index)
         default = [str(group) for group, row in groups.iterrows() if is_default(row)]
         complete = len(groups) > 1 and test.shape[1] > 1 and len(runs) == test.size
         held_out = statistics.leave_one_seed_out(test.to_numpy(), chosen_by.to_numpy()) if complete else np.array([])
@@ -46,10 +46,13 @@ def budget(task: Task) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def best_setting(chosen_by: pd.DataFrame) -> str | None:
-    """The row of (settings, seeds) with the best mean; None where all diverged."""
-    means = chosen_by.mean(axis=1)
-    return str(means.idxmax()) if means.notna().any() else None
+def best_setting(chosen_by: pd.DataFrame, groups: Any) -> str | None:
+    """Of these groups of a table such as `Task.chosen_by`, among those with the smallest share of diverged runs the one
+    with the best mean; None where all diverged. A single survivor, however good, is no setting to choose."""
+    own = chosen_by[chosen_by["group"].isin(groups)].groupby("group", sort=False)["value"]
+    means, failed = own.mean(), own.agg(lambda values: values.isna().mean())
+    least = means[failed == failed.min()].dropna()
+    return str(least.idxmax()) if len(least) else None
 
 
 def counted_by_seed(final: pd.DataFrame, groups: Any) -> pd.DataFrame:

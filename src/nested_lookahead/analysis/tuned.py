@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from nested_lookahead.analysis.budget import best_setting, counted_by_seed
+from nested_lookahead.analysis.budget import best_setting
 from nested_lookahead.analysis.compare import compare
 from nested_lookahead.analysis.run_rows import REFERENCE
 from nested_lookahead.analysis.task import Task
@@ -77,7 +77,7 @@ def _on_fresh(task: Task, members: dict[str, list[str]], tuning: list[int], fres
     not one such seed in common."""
     parts = []
     for label, groups in members.items():
-        chosen = best_setting(counted_by_seed(task.chosen_by[task.chosen_by["seed"].isin(tuning)], groups))
+        chosen = best_setting(task.chosen_by[task.chosen_by["seed"].isin(tuning)], groups)
         rows = task.final[(task.final["group"] == chosen) & task.final["seed"].isin(fresh)]
         parts.append(rows.assign(group=label, chosen=chosen))
     seeds = [set(part["seed"]) for part in parts]

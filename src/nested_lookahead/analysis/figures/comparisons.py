@@ -43,8 +43,8 @@ def tuned(task: Task, options: Options) -> Drawn | None:
     found = tuned_of(task)
     if found is None:
         return None
-    groups = {str(label): str(part.index[0]) for label, part in our_groups(task).groupby("label", sort=False)}
-    styles = {label: looks(task)[group] for label, group in groups.items()}
+    every = looks(task)
+    styles = {str(label): every[str(part.index[0])] for label, part in our_groups(task).groupby("label", sort=False)}
     title = f"tuned against tuned: difference in final {task.split} accuracy, {task.weights} weights"
     caption = f"{found.how[0].upper()}{found.how[1:]}. Mean difference from the baseline"
     return _forest(task, found.comparisons, found.final, styles, title, caption)
