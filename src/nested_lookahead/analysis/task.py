@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -41,6 +41,13 @@ class Task:
     """The difference that matters, in points."""
     tuning_seeds: tuple[int, ...] | None = None
     """Seeds that settings are chosen on, so that the others are fresh; None: those that all settings have."""
+
+
+def together(tasks: Sequence[Task]) -> Task:
+    """All runs of several tasks, for what is said of all of them; the rest is the first one's."""
+    if len(tasks) == 1:
+        return tasks[0]
+    return replace(tasks[0], name=f"{len(tasks)} tasks", runs=pd.concat([task.runs for task in tasks]))
 
 
 def tasks(

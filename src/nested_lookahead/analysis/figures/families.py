@@ -152,7 +152,8 @@ def summary(found: Results, groups: Sequence[str], against: Sequence[str] = ()) 
     their seeds, and a seed's dot is where it would be if its common part were the average one.
 
     Returns:
-        value and half_width (NaN where there is none), n (seeds), values (by seed), diverged and runs (counts).
+        value and half_width (NaN where there is none), n (seeds), values (by seed; none of what is compared with
+        itself), diverged and runs (counts).
     """
     own, there = found.final.loc[list(groups)], found.there.loc[list(groups)]
     values = own.mean(axis=0).dropna()
@@ -162,14 +163,17 @@ def summary(found: Results, groups: Sequence[str], against: Sequence[str] = ()) 
     both = values.index.intersection(common.index)
     alone = list(groups) == list(against)
     half_width = None
-    if len(both) and not alone:
+    dots = values
+    if alone:  # less what each seed has in common, they would lie on the mean
+        dots = values.iloc[:0]
+    elif len(both):
         values = values[both] - common[both] + common.mean()
-        half_width = t_half_width(values.to_numpy())
+        dots, half_width = values, t_half_width(values.to_numpy())
     return {
         "value": values.mean() if len(values) else np.nan,
         "half_width": np.nan if half_width is None else half_width,
         "n": len(values),
-        "values": values.tolist(),
+        "values": dots.tolist(),
         "diverged": int((there & own.isna()).to_numpy().sum()),
         "runs": int(there.to_numpy().sum()),
     }

@@ -193,7 +193,7 @@ def plot_interaction(ax: Axes, pair: Pair) -> list[Name]:
         for place, (_, cell) in zip(x, cells.iterrows(), strict=True):
             group = cell["group"]
             if cell["n"] > 1:
-                tag(ax.scatter([place] * cell["n"], cell["values"], s=6, color=color, alpha=0.3, lw=0), group)
+                tag(ax.scatter([place] * len(cell["values"]), cell["values"], s=6, color=color, alpha=0.3, lw=0), group)
             if np.isfinite(cell["half_width"]):
                 tag(ax.errorbar(place, cell["value"], cell["half_width"], color=color, lw=0.9).get_children(), group)
             if cell["diverged"]:

@@ -15,6 +15,7 @@ from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish
 from nested_lookahead.analysis.figures.looks import Look, looks
 from nested_lookahead.analysis.figures.names import row_height, row_labels
 from nested_lookahead.analysis.sentences import signed
+from nested_lookahead.analysis.task import together
 from nested_lookahead.drawing import SMALL, grid, new_figure
 
 if TYPE_CHECKING:
@@ -57,7 +58,14 @@ def pooled_over(tasks: Sequence[Task], options: Options) -> Drawn | None:
     if sum(contrast.diverged for contrast in shown):
         caption += " Pairs of which one diverged are in no mean, and rank last in the verdict."
     title = f"the same contrast over all strata, final {tasks[0].split} accuracy, {tasks[0].weights} weights"
-    return finish(figure, tasks[0], title, caption, [contrast.sentence for contrast in every], table)
+    return finish(
+        figure,
+        together(tasks) if len(tasks) > 1 else tasks[0],
+        title,
+        caption,
+        [contrast.sentence for contrast in every],
+        table,
+    )
 
 
 def _how(shown: Sequence[Contrast]) -> str:

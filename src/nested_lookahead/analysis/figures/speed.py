@@ -14,6 +14,7 @@ from nested_lookahead.analysis import targets
 from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish
 from nested_lookahead.analysis.figures.looks import Look, looks
 from nested_lookahead.analysis.figures.names import Name, named_lines, row_height, row_labels, tag
+from nested_lookahead.analysis.task import together
 from nested_lookahead.drawing import SMALL, grid, new_figure
 
 if TYPE_CHECKING:
@@ -143,8 +144,8 @@ def profile(tasks: Sequence[Task], options: Options) -> Drawn | None:
         "median over seeds, with a miss as infinite. " + said_of(options)
     )
     alt = [f"{name.label.replace(chr(10), ' ')}: {name.y:.0%} reached." for name in names]
-    title = f"performance profile over {len(tasks)} tasks{unnamed}"
-    return finish(figure, tasks[0], title, caption, alt, table)
+    title = f"performance profile of the time to a target{unnamed}"
+    return finish(figure, together(tasks), title, caption, alt, table)
 
 
 def plot_profile(ax: Axes, table: pd.DataFrame, styles: dict[str, Look]) -> list[Name]:

@@ -115,7 +115,10 @@ def plot_categories(ax: Axes, table: pd.DataFrame, turned: bool = False) -> None
     for place, (_, row) in zip(x, table.iterrows(), strict=True):
         group, color = row["group"], row["color"]
         if row["n"] > 1:
-            tag(ax.scatter([place + 0.13] * row["n"], row["values"], s=9, color=color, alpha=0.35, lw=0), group)
+            tag(
+                ax.scatter([place + 0.13] * len(row["values"]), row["values"], s=9, color=color, alpha=0.35, lw=0),
+                group,
+            )
         bar = [row["half_width"]] if np.isfinite(row["half_width"]) else None
         if row["n"]:
             tag(ax.errorbar(place, row["value"], bar, marker="o", ms=4, color=color, lw=1.2).get_children(), group)
