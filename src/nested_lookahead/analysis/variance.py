@@ -41,7 +41,8 @@ def anova_intervals(
 
     Intervals hold for these seeds. They are too few to be drawn themselves, but the residuals, (cells − 1)(seeds − 1)
     of them free, are many: those, scaled up to their true spread, are drawn anew around effects that are shrunk to the
-    size that their shares say.
+    size that their shares say. How far that spread is known is drawn with them, by its chi-square distribution; without
+    it, 95% intervals of a 3 × 3 grid with five seeds held the truth in 92%.
     """
     shape = values.shape
     parts = _effects(values[None])
@@ -57,7 +58,9 @@ def anova_intervals(
         squares = float(np.sum(np.broadcast_to(part[0], shape) ** 2))
         kept = max(0.0, float(shares[effect][0])) * total
         fitted = fitted + (part[0] * math.sqrt(kept / squares) if squares > 0 else 0)
-    drawn = np.random.default_rng(seed).choice(rest.ravel(), (draws, *shape))
+    rng = np.random.default_rng(seed)
+    drawn = rng.choice(rest.ravel(), (draws, *shape))
+    drawn *= np.sqrt(free / rng.chisquare(free, (draws, *([1] * len(shape)))))
     found = _shares(fitted[None] + drawn)
     tails = [50 * (1 - level), 50 * (1 + level)]
     return {effect: tuple(map(float, np.nanpercentile(share, tails))) for effect, share in found.items()}  # type: ignore[misc]
