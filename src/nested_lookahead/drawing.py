@@ -30,6 +30,8 @@ STYLE: Any = {
 }
 WIDTH = 7.0
 """Of a figure, in inches."""
+MAX_PIXELS = 10_000
+"""Of an image's longer side. A very long figure has fewer dots per inch: viewers refuse larger images."""
 SMALL = 7
 """Size of labels, in points."""
 
@@ -49,11 +51,29 @@ def grid(ax: Axes, axis: Any = "y") -> None:
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write PNG, SVG and PDF beside each other, the same bytes for the same figure; returns their paths."""
+    """Write PNG, SVG and PDF beside each other, the same bytes for the same figure; returns their paths.
+
+    The layout is found once and each file is drawn once; `Figure.savefig` would do both twice for each.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     paths = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg", "pdf")]
-    dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    dpi = min(STYLE["savefig.dpi"], MAX_PIXELS / max(figure.get_size_inches()))
+    further: dict[str, Any] = {
+        ".png": {"pil_kwargs": {"compress_level": 4}},
+        ".svg": {"metadata": {"Date": None}},
+        ".pdf": {"metadata": {"CreationDate": None}},
+    }
     with mpl.rc_context(STYLE):
+        settle(figure)
         for target in paths:
-            figure.savefig(target, metadata=dates.get(target.suffix))
+            figure.savefig(target, dpi=dpi, **further[target.suffix])
     return paths
+
+
+def settle(figure: Figure) -> None:
+    """Find the places of all that is in the figure, and keep them."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        with mpl.rc_context({"figure.constrained_layout.use": False}):
+            figure.set_layout_engine(None)  # with "none" it would have an engine still, and be drawn twice

@@ -60,7 +60,7 @@ def learning_curves(task: Task, options: Options) -> Drawn | None:
     table = curve_table(task, options.metric, options.x, options.smooth)
     if table.empty:
         return None
-    styles = {group: look for group, look in looks(task).items() if group in set(table["group"])}
+    styles = _looks_of(task, table)
     figure, (whole, tail) = new_figure(1, 2, 2.8, width_ratios=(3, 2))
     epochs = sorted(table["epoch"].unique())
     first = min(epochs[-1] - round(epochs[-1] / 5) + 1, epochs[-2:][0])  # two evaluations at the least
@@ -86,6 +86,12 @@ def learning_curves(task: Task, options: Options) -> Drawn | None:
         [f"Learning curves of {len(names)} settings, best first.", *alt],
         _some_epochs(table, styles, options.metric),
     )
+
+
+def _looks_of(task: Task, table: pd.DataFrame) -> dict[str, Look]:
+    """Of the groups that the table has rows of."""
+    there = set(table["group"])
+    return {group: look for group, look in looks(task).items() if group in there}
 
 
 def _said_of_curves(task: Task, options: Options, styles: dict[str, Look]) -> str:
@@ -119,8 +125,9 @@ def _some_epochs(table: pd.DataFrame, styles: dict[str, Look], metric: str) -> p
 def plot_curves(ax: Axes, table: pd.DataFrame, styles: dict[str, Look]) -> list[Name]:
     """Draw every group of a `curve_table`; return the names of their lines."""
     names = []
+    parts = dict(iter(table.groupby("group", sort=False)))
     for group, look in styles.items():
-        curves = table[table["group"] == group]
+        curves = parts.get(group, table.iloc[:0])
         # A mean over those still running at each epoch would jump where one diverges.
         mean = _mean(curves)
         if len(set(curves["path"])) > 1 or look.diverged:
@@ -179,7 +186,7 @@ def time_to_target(task: Task, options: Options) -> Drawn | None:
     table = reached(task, target)
     if table.empty or not np.isfinite(target):
         return None
-    styles = {group: look for group, look in looks(task).items() if group in set(table["group"])}
+    styles = _looks_of(task, table)
     figure, (ax,) = new_figure(1, 1, 2.8)
     names = plot_reached(ax, table, styles, task.metrics["epoch"].max())
     ax.set_ylabel(f"share of runs at {target:.4g}% or more")
@@ -208,8 +215,9 @@ def reached(task: Task, target: float) -> pd.DataFrame:
 def plot_reached(ax: Axes, table: pd.DataFrame, styles: dict[str, Look], last: float) -> list[Name]:
     """A step function per group of a table as `reached` makes."""
     names = []
+    parts = table.groupby("group", sort=False)["epoch"]
     for group, look in styles.items():
-        epochs = np.sort(table.loc[table["group"] == group, "epoch"].to_numpy(dtype=float))
+        epochs = np.sort(parts.get_group(group).to_numpy(dtype=float))
         hits = epochs[np.isfinite(epochs)]
         share = np.arange(len(hits) + 1) / len(epochs)
         x, y = np.array([0, *hits, last]), np.array([*share, share[-1]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,17 +51,29 @@ class Family:
         values = list(dict.fromkeys(self.column(key)))
         return sorted(values, key=lambda value: (isinstance(value, str), value))
 
+    @cached_property
+    def _columns(self) -> dict[str, pd.Series[Any]]:
+        return {}
+
     def column(self, key: str) -> pd.Series[Any]:
+        """The value of a setting in each group; the empty text where it is not set."""
+        if key not in self._columns:
+            self._columns[key] = self._column(key)
+        return self._columns[key]
+
+    def _column(self, key: str) -> pd.Series[Any]:
         column = self.groups[f"config.{key}"].astype(object)
         plain = [v if isinstance(v, int | float) and not isinstance(v, bool) else str(v) for v in column]
         return pd.Series(plain, self.groups.index, dtype=object).where(column.notna(), "")
 
     def with_value(self, **fixed: Any) -> list[str]:
         """Ids of the groups that have those values."""
-        mask = pd.Series(True, self.groups.index)
-        for key, value in fixed.items():
-            mask &= self.column(key) == value
-        return [str(group) for group in self.groups.index[mask]]
+        columns = [(self.column(key).to_list(), value) for key, value in fixed.items()]
+        return [
+            str(group)
+            for i, group in enumerate(self.groups.index)
+            if all(column[i] == value for column, value in columns)
+        ]
 
 
 def families(task: Task, by: Sequence[str] = ("label",), varying: int = 1) -> list[Family]:
@@ -115,7 +128,7 @@ def plane(family: Family, keys: Sequence[str]) -> Family:
     others = [key for key in family.keys if key not in keys]
     if not others:
         return family
-    at = [tuple(family.column(key)[group] for key in others) for group in family.groups.index]
+    at = list(zip(*(family.column(key) for key in others), strict=True))
     usual = at[family.groups.index.get_loc(default(family))]
     best = max(dict.fromkeys(at), key=lambda values: (at.count(values), values == usual))
     groups = family.groups[[values == best for values in at]]
@@ -125,7 +138,7 @@ def plane(family: Family, keys: Sequence[str]) -> Family:
 
 def is_complete(family: Family) -> bool:
     """Whether every combination of the values is there."""
-    combinations = {tuple(family.column(key)[group] for key in family.keys) for group in family.groups.index}
+    combinations = set(zip(*(family.column(key) for key in family.keys), strict=True))
     size = int(np.prod([len(family.values(key)) for key in family.keys]))
     return len(combinations) == size == len(family.groups)
 

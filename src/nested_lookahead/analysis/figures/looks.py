@@ -13,7 +13,6 @@ from matplotlib.colors import to_hex, to_rgb
 from nested_lookahead.analysis.run_rows import REFERENCE
 from nested_lookahead.drawing import STYLE
 from nested_lookahead.methods import PLAIN, Marker, Method, assign
-from nested_lookahead.runs.files import COMPLETED
 
 if TYPE_CHECKING:
     from nested_lookahead.analysis.task import Task
@@ -70,17 +69,21 @@ def looks(task: Task) -> dict[str, Look]:
     """By group, in display order."""
     methods = assign(task.groups["method"])
     inners = assign(inner for inner in task.groups["inner"] if inner)
-    return {str(group): _look(task, group, described, methods, inners) for group, described in task.groups.iterrows()}
+    alike = task.groups.groupby(["method", "inner", "pullback", "source"], sort=False)
+    places = zip(alike.cumcount(), alike["n"].transform("size"), strict=True)
+    return {
+        str(group): _look(described, methods, inners, place, many)
+        for (group, described), (place, many) in zip(task.groups.iterrows(), places, strict=True)
+    }
 
 
-def _look(task: Task, group: Any, described: Any, methods: Mapping[str, Method], inners: Mapping[str, Method]) -> Look:
-    kind = ["method", "inner", "pullback", "source"]
-    alike = task.groups.index[(task.groups[kind] == described[kind]).all(axis="columns")]
-    color = shade(methods[described["method"]].color, alike.tolist().index(group), len(alike))
-    members = task.runs.loc[task.runs["group"] == group, "status"]
-    n, count = int((members == COMPLETED).sum()), len(members)
+def _look(described: Any, methods: Mapping[str, Method], inners: Mapping[str, Method], place: int, many: int) -> Look:
+    """Of a group (row) that is in this place among so many of its kind."""
+    count, diverged = int(described["n"]), int(described["diverged"])
+    n = count - diverged
+    color = shade(methods[described["method"]].color, place, many)
     published = described["source"] == REFERENCE
-    settings = f"{described['shown']} (n={n}{f' of {count}' if n < count else ''})".strip()
+    settings = f"{described['shown']} (n={n}{f' of {count}' if diverged else ''})".strip()
     return Look(
         mix(color, "#808080", 0.5) if published else color,
         LINE_STYLES.get(described["pullback"], OTHER_LINE_STYLE),
@@ -88,7 +91,7 @@ def _look(task: Task, group: Any, described: Any, methods: Mapping[str, Method],
         0.9 if published else STYLE["lines.linewidth"],
         f"{described['label']}\n{settings}",
         n,
-        count - n,
+        diverged,
     )
 
 

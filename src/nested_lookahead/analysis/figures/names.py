@@ -66,16 +66,23 @@ def end_labels(figure: Figure, named: Sequence[tuple[Axes, list[Name]]], inches:
 
     The limits of all axes must be final.
     """
-    figure.draw_without_rendering()
+    lay_out(figure)
     heights = [72 * ax.get_window_extent().height / figure.dpi for ax, _ in named]  # points
     needed = [sum(_label_height(name, inches) for name in names) for _, names in named]
     lack = max(need - height for need, height in zip(needed, heights, strict=True))
     if lack > 0:
         width, height = figure.get_size_inches()
         figure.set_size_inches(width, height * (1 + lack / min(heights)))
-        figure.draw_without_rendering()
+        lay_out(figure)
     for ax, names in named:
         _place_labels(ax, names, inches, 72 * ax.get_window_extent().height / figure.dpi)
+
+
+def lay_out(figure: Figure) -> None:
+    """Give the axes their places, without drawing what is in them."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
 
 
 def _label_height(name: Name, inches: float) -> float:

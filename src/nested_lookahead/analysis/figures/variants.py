@@ -40,7 +40,7 @@ def hyperparameters(task: Task, options: Options) -> Drawn | None:
     others = 0
     for family in families(task):
         reference = default(family)
-        own = {key: family.column(key) for key in family.keys}
+        own = {key: family.column(key).to_dict() for key in family.keys}
         rows: list[dict[str, Any]] = [
             {"group": reference, "key": "", "tick": "default", "color": styles[reference].color}
         ]
