@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from matplotlib.collections import LineCollection
 
 from nested_lookahead.analysis import collect, figures
-from nested_lookahead.analysis.figures import curves, families
+from nested_lookahead.analysis.figures import curves, families, learning, rates
 from nested_lookahead.analysis.figures.looks import LINE_STYLES
 from nested_lookahead.analysis.task import tasks
 
@@ -37,6 +38,9 @@ CUBE = [
     for alpha in (0.3, 0.5, 0.8)
     for s in (3, 5)
     for pullback in ("none", "reset")
+]
+TUNING = [("sgd", "", {"lr": lr}) for lr in (0.1, 0.01, 1.0)] + [
+    ("adam", "", {"lr": lr}) for lr in (0.001, 0.003, 0.01)
 ]
 LONG = [
     (
@@ -122,6 +126,7 @@ VARIANTS = {
     "grid": lambda: make_task(GRID, diverged={(8, 0), (8, 1), (8, 2), (8, 3), (8, 4), (2, 1)}),
     "grid_one_seed": lambda: make_task(GRID, seeds=1),
     "cube": lambda: make_task([*CUBE, *GRID[:7], ("lookahead", "adam", {"k": 5, "alpha": 0.5, "pullback": "none"})]),
+    "tuning": lambda: make_task(TUNING),
     "all_diverged": lambda: make_task(FOURTEEN[:2], diverged=set(itertools.product(range(2), range(5)))),
 }
 
@@ -191,6 +196,7 @@ def test_which_figures_there_are(drawn):
     assert of["all_diverged"] == {"learning_curves", "forest", "divergences"}
     assert of["grid_one_seed"] == named - {"divergences", "seeds"}
     assert of["grid"] == named - {"anova"}  # a grid with divergences is refused
+    assert {"learning_curves", "learning_rates"} <= {name for name in figures.FIGURES if ("tuning", name) in drawn}
 
 
 @pytest.mark.slow
@@ -211,9 +217,9 @@ def test_ids_tell_groups_apart_and_are_unique(drawn):
     ]
     assert len(ids) == len(set(ids))
     assert all(re.fullmatch(r"g-0000000[0-9a-d]-\d+", gid) for gid in ids)
-    for group in range(14):  # in both panels a mean and single runs, and in the legend a line and a name
+    for group in range(14):  # a mean, its band, and single runs
         own = sum(gid.startswith(f"g-{group:08x}-") for gid in ids)
-        assert own == 6 + (group in (3, 9))  # the diverged ones, up to where they end
+        assert own == 3 + (group in (3, 9))  # the diverged ones, up to where they end
 
 
 def faint(ax):
@@ -300,11 +306,79 @@ def test_published_runs_are_thinner_greyer_and_named_so():
         assert len(figures.draw("learning_curves", task, options).figure.axes[0].get_lines()) == 2
 
 
-@pytest.mark.slow
-def test_more_groups_than_a_legend_can_hold_are_left_to_the_table(drawn):
-    made = drawn["cube", "learning_curves"]
-    assert not made.figure.legends
-    assert "44 settings, named in the results table" in made.title
+def test_from_seven_methods_on_each_has_a_panel():
+    made = figures.draw("learning_curves", make_task(FOURTEEN[:7], seeds=3, epochs=5))
+    assert [ax.get_title(loc="left").split("\n")[0] for ax in made.figure.axes] == [
+        "SGD", "Adam", "Lookahead (SGD)", "Nested Lookahead (SGD)", "Nesterov", "AdamW", "RMSprop"
+    ]  # fmt: skip
+    assert [len(faint(ax)) for ax in made.figure.axes] == [2] * 7  # its runs, and the other panels' means
+    assert len({ax.get_ylim() for ax in made.figure.axes}) == 1
+
+
+def test_a_method_with_many_settings_has_one_panel_and_its_best_in_bold():
+    task = make_task(GRID, seeds=3, final=lambda i, seed: 80 + i + seed / 10, diverged={(8, 0)})
+    made = figures.draw("learning_curves", task)
+    (ax,) = made.figure.axes
+    assert ax.get_title(loc="left") == "Nested Lookahead (SGD)\nbest of 9: k=10 α=0.5 (n=3)"  # the diverged one is last
+    assert sorted(line.get_linewidth() for line in ax.get_lines()) == [0.5] * 8 + [1.6]
+    assert "chosen by test accuracy, on the runs that are shown" in made.caption
+
+
+def test_the_best_setting_is_chosen_on_validation_where_there_is_one():
+    task = make_task(GRID[:3], seeds=3, final=lambda i, seed: 80 + i)
+    other = task.metrics.assign(split="validation", accuracy=1.6 - task.metrics["accuracy"])
+    both = replace(
+        task,
+        metrics=pd.concat([task.metrics, other], ignore_index=True),
+        chosen_by=task.final.assign(value=160 - task.final["value"]),
+    )
+    (method,), said = learning.methods(both, list(task.groups.index))
+    assert (method.best, said) == ("00000000", "chosen by validation accuracy")
+    (method,), _ = learning.methods(task, list(task.groups.index))
+    assert method.best == "00000002"
+
+
+def test_bands_are_t_intervals_over_completed_runs():
+    task = make_task(PLAIN[:1], seeds=4, epochs=3, final=lambda i, seed: 80 + seed, diverged={(0, 3)})
+    mean = curves.means(curves.curve_table(task, "accuracy", "epoch"))
+    assert mean["y"].iloc[-1] == pytest.approx(81)
+    assert mean["half"].iloc[-1] == pytest.approx(4.302653 / math.sqrt(3))
+    few = make_task(PLAIN[:1], seeds=2, epochs=3)
+    assert curves.means(curves.curve_table(few, "accuracy", "epoch"))["half"].isna().all()
+
+
+def test_results_against_the_learning_rate():
+    task = make_task(TUNING, seeds=3, final=lambda i, seed: 80 + i + seed, diverged={(2, 0), (5, 0), (5, 1), (5, 2)})
+    made = figures.draw("learning_rates", task)
+    (ax,) = made.figure.axes
+    assert ax.get_xscale() == "log"
+    lines = {line.get_label().split("\n")[0]: line for line in ax.get_lines() if "\n" in str(line.get_label())}
+    assert list(lines) == ["SGD", "Adam"]  # in order of the rates, whatever that of the runs
+    assert [line.get_xdata().tolist() for line in lines.values()] == [[0.01, 0.1, 1], [0.001, 0.003]]
+    np.testing.assert_allclose(lines["SGD"].get_ydata(), [82, 81, 83.5])
+    assert [text.get_text() for text in ax.texts if text.get_text().startswith("×")] == ["×1", "×3"]
+    assert "SGD: 1, 83.50. Adam: 0.003, 85.00." in made.alt
+    assert made.table["n"].tolist() == [3, 3, 2, 3, 3, 0]
+
+
+def test_learning_rates_are_compared_with_all_else_equal():
+    wrapped = [{"inner.lr": lr, "k": k, "alpha": 0.5, "pullback": "none"} for lr, k in ((0.1, 5), (1.0, 5), (0.1, 10))]
+    (one,) = rates.tuned(make_task([("lookahead", "sgd", settings) for settings in wrapped], seeds=1))
+    assert one.cells["group"].tolist() == ["00000000", "00000001"]
+    assert one.fixed == "k=5 "
+    assert rates.tuned(make_task(GRID, seeds=1)) == []
+
+
+def test_each_value_of_a_setting_over_training():
+    task = make_task(GRID, seeds=3, final=lambda i, seed: 80 + i + seed)
+    made = figures.draw("settings_over_training", task)
+    assert made.table["value"].tolist() == ["k=3", "k=5", "k=10", "α=0.3", "α=0.5", "α=0.8"]
+    np.testing.assert_allclose(made.table["end"], [82, 85, 88, 84, 85, 86])  # over seeds and the other setting
+    assert set(made.table["settings"]) == {3}
+    assert made.table["half_width"].iloc[0] == pytest.approx(4.302653 / math.sqrt(3))  # over seeds alone
+    gaps = figures.draw("settings_over_training", make_task([*GRID[:2], GRID[3]], seeds=1))
+    assert gaps.table["settings"].tolist() == [1, 1, 1, 1]
+    assert "α=0.3" in gaps.figure.axes[0].get_title(loc="left") + gaps.figure.axes[1].get_title(loc="left")
 
 
 def test_the_forest_has_each_pair_interval_and_verdict():

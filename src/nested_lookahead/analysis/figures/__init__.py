@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 
-from nested_lookahead.analysis.figures import comparisons, curves, outcomes, pairs, pooled, shares, speed, variants
+from nested_lookahead.analysis.figures import (
+    comparisons,
+    curves,
+    learning,
+    outcomes,
+    pairs,
+    pooled,
+    rates,
+    settings,
+    shares,
+    speed,
+    variants,
+)
 from nested_lookahead.analysis.figures.drawn import Drawn, Options
 from nested_lookahead.analysis.figures.looks import looks
 from nested_lookahead.drawing import STYLE, save
@@ -21,9 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["FIGURES", "TOGETHER", "Drawn", "Options", "draw", "draw_together", "looks", "save"]
 
 FIGURES: dict[str, Callable[[Task, Options], Drawn | None]] = {
-    "learning_curves": curves.learning_curves,
+    "learning_curves": learning.learning_curves,
+    "learning_rates": rates.learning_rates,
     "forest": comparisons.forest,
     "hyperparameters": variants.hyperparameters,
+    "settings_over_training": settings.settings_over_training,
     "heatmaps": pairs.heatmaps,
     "marginals": variants.marginals,
     "interactions": pairs.interactions,

@@ -1,4 +1,4 @@
-"""What happens over training: learning curves, and the time to a target."""
+"""What is measured over training, as tables and lines; and the time to a target."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from nested_lookahead.runs.files import COMPLETED
 if TYPE_CHECKING:
     from nested_lookahead.analysis.task import Task
 
+BANDS = "Bands: 95% t intervals over seeds (none below three); of runs with the same seeds, whose difference is surer."
 METRICS = {"accuracy": "accuracy (%)", "error": "error (%)", "loss": "loss (nats)"}
 AXES = {"epoch": "epoch", "step": "optimizer step", "seconds": "seconds of training"}
 MAX_POINTS = 200
@@ -55,99 +56,81 @@ def curve_table(task: Task, metric: str, x: str, smooth: int | None = None) -> p
     return table[~(published & (table["y"].isna() | (x != "epoch")))].dropna(subset=["x"])
 
 
-def learning_curves(task: Task, options: Options) -> Drawn | None:
-    """A metric over training, and its last fifth in a panel of its own: each run faint, each group's mean bold."""
-    table = curve_table(task, options.metric, options.x, options.smooth)
-    if table.empty:
-        return None
-    styles = _looks_of(task, table)
-    figure, (whole, tail) = new_figure(1, 2, 2.8, width_ratios=(3, 2))
-    epochs = sorted(table["epoch"].unique())
-    first = min(epochs[-1] - round(epochs[-1] / 5) + 1, epochs[-2:][0])  # two evaluations at the least
-    names = plot_curves(whole, table, styles)
-    plot_curves(tail, table[table["epoch"] >= first], styles)
-    for ax in (whole, tail):
-        ax.set_xlabel(AXES[options.x])
-        if options.metric == "accuracy":
-            grid(ax)
-        else:
-            log_axis(ax)
-    tail.set_title("the last fifth", loc="left")
-    whole.set_ylabel(f"{task.split} {METRICS[options.metric]}")
-    unnamed = named_lines(figure, tail, names)
-    title = f"{task.split} {options.metric} over training, {task.weights} weights{unnamed}"
-    ended = sorted(names, key=lambda name: name.y, reverse=options.metric == "accuracy")
-    alt = [f"{name.label.replace(chr(10), ' ')} ends at {name.y:.3g}." for name in ended if np.isfinite(name.y)]
-    return finish(
-        figure,
-        task,
-        title,
-        _said_of_curves(task, options, styles),
-        [f"Learning curves of {len(names)} settings, best first.", *alt],
-        _some_epochs(table, styles, options.metric),
-    )
-
-
-def _looks_of(task: Task, table: pd.DataFrame) -> dict[str, Look]:
+def looks_of(task: Task, table: pd.DataFrame) -> dict[str, Look]:
     """Of the groups that the table has rows of."""
     there = set(table["group"])
     return {group: look for group, look in looks(task).items() if group in there}
 
 
-def _said_of_curves(task: Task, options: Options, styles: dict[str, Look]) -> str:
-    said = ["Bold: mean over completed runs at each evaluation; faint: single runs."]
-    if any(look.diverged for look in styles.values()):
-        said.append("Diverged runs are drawn up to where they end and may leave the frame; they are in no mean.")
-    if options.smooth and options.smooth > 1:
-        said.append(f"Every curve is a running mean over {options.smooth} evaluations.")
-    if options.metric != "accuracy":
-        said.append("Log scale; a value of 0 is drawn at half the least other one.")
-    if (task.groups["source"] == REFERENCE).any():
-        said.append("Thin and greyer: published numbers, of other code.")
-    if options.x == "seconds" and len(set(task.runs.get("device_name", ()))) > 1:
-        said.append("The runs were made on different hardware: do not compare their seconds.")
-    if task.weights == "slow":
-        said.append("Methods without slow weights are shown by their only ones.")
-    return " ".join(said)
-
-
-def _some_epochs(table: pd.DataFrame, styles: dict[str, Look], metric: str) -> pd.DataFrame:
-    """One row per group, with its means at up to eight epochs."""
-    epochs = sorted(table["epoch"].unique())
-    chosen = sorted({epochs[round(i)] for i in np.linspace(0, len(epochs) - 1, 8)})
-    means = table[table["completed"]].pivot_table(index="group", columns="epoch", values="y")
-    means = means.reindex(index=list(styles), columns=chosen)
-    means.columns = pd.Index([f"{metric}, epoch {epoch:g}" for epoch in chosen])
-    means.insert(0, "label", [look.label.replace("\n", " ") for look in styles.values()])
-    return means.rename_axis("group").reset_index()
-
-
 def plot_curves(ax: Axes, table: pd.DataFrame, styles: dict[str, Look]) -> list[Name]:
     """Draw every group of a `curve_table`; return the names of their lines."""
-    names = []
     parts = dict(iter(table.groupby("group", sort=False)))
+    mean = means(table)
+    own = dict(iter(mean.groupby("group", sort=False)))
+    names = []
     for group, look in styles.items():
         curves = parts.get(group, table.iloc[:0])
-        # A mean over those still running at each epoch would jump where one diverges.
-        mean = _mean(curves)
         if len(set(curves["path"])) > 1 or look.diverged:
-            for completed, part in curves.groupby("completed"):
-                runs = [thin(run[["x", "y"]].to_numpy()) for _, run in part.groupby("path", observed=True)]
-                faint = LineCollection(runs, colors=[(*look.color, 0.25)], linewidths=0.6, label="_runs")
-                tag(faint, group)
-                # What diverged decides about the frame only where nothing else does.
-                ax.add_collection(faint, autolim=bool(completed or not table["completed"].any()))
-        (line,) = ax.plot(mean["x"], mean["y"], label=look.label, **look.line(len(mean)))
-        tag(line, group)
-        finite = (mean if len(mean) else curves)["y"].dropna()
-        names.append(Name(group, float(finite.iloc[-1]) if len(finite) else np.nan, look.label, look.color, line))
+            plot_runs(ax, curves, look, group)
+        names.append(plot_mean(ax, own.get(group, mean.iloc[:0]), look, group, curves["y"]))
     ax.autoscale_view()
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     return names
 
 
-def _mean(curves: pd.DataFrame) -> pd.DataFrame:
-    return curves[curves["completed"]].groupby("at")[["x", "y"]].mean()
+def plot_runs(ax: Axes, curves: pd.DataFrame, look: Look, group: str) -> None:
+    """Each run of a group, faint."""
+    for completed, part in curves.groupby("completed"):
+        runs = [thin(run[["x", "y"]].to_numpy()) for _, run in part.groupby("path", observed=True)]
+        faint = LineCollection(runs, colors=[(*look.color, 0.25)], linewidths=0.6, label="_runs")
+        tag(faint, group)
+        # What diverged decides about the frame only where nothing else does.
+        ax.add_collection(faint, autolim=bool(completed or not curves["completed"].any()))
+
+
+def plot_mean(ax: Axes, mean: pd.DataFrame, look: Look, group: str, else_at: Any = ()) -> Name:
+    """A group's mean, of a table as `means` makes, in its interval; its name is at the end of the mean.
+
+    Args:
+        else_at: values at the last of which the name is where there is no mean.
+    """
+    (line,) = ax.plot(mean["x"], mean["y"], label=look.label, **look.line(len(mean)))
+    tag(line, group)
+    plot_band(ax, mean, look.color, group)
+    finite = (mean["y"] if len(mean) else pd.Series(else_at, dtype=float)).dropna()
+    return Name(group, float(finite.iloc[-1]) if len(finite) else np.nan, look.label, look.color, line)
+
+
+def plot_band(ax: Axes, mean: pd.DataFrame, color: Any, group: str) -> None:
+    """The interval of a mean; it does not decide about the frame."""
+    if not mean["half"].notna().any():
+        return
+    frame, low = ax.dataLim.frozen(), mean["y"] - mean["half"]
+    low = low.where(low > 0, mean["y"] / 100)  # an error or a loss has no place below 0, nor a log axis for 0
+    tag(ax.fill_between(mean["x"], low, mean["y"] + mean["half"], color=color, alpha=0.15, lw=0), group)
+    ax.dataLim.set(frame)
+
+
+def means(table: pd.DataFrame, by: str = "group") -> pd.DataFrame:
+    """Over the completed runs of a `curve_table`, at each evaluation of each group: ``x``, ``y``, and ``half``, the
+    half-width of the 95% t interval (NaN below three runs).
+
+    A mean over those still running at each epoch would jump where one diverges.
+    """
+    from scipy.stats import t
+
+    parts = table[table["completed"]].groupby([by, "at"], sort=False)
+    found = parts.agg(x=("x", "mean"), y=("y", "mean"), sd=("y", "std"), n=("y", "count")).sort_index().reset_index()
+    n = found["n"].where(found["n"] >= 3).to_numpy(float)
+    return found.assign(half=t.ppf(0.975, n - 1) * found["sd"] / np.sqrt(n))
+
+
+def metric_axis(ax: Axes, metric: str) -> None:
+    """Log for what has its best at 0."""
+    if metric == "accuracy":
+        grid(ax)
+    else:
+        log_axis(ax)
 
 
 def thin(points: Any) -> Any:
@@ -186,7 +169,7 @@ def time_to_target(task: Task, options: Options) -> Drawn | None:
     table = reached(task, target)
     if table.empty or not np.isfinite(target):
         return None
-    styles = _looks_of(task, table)
+    styles = looks_of(task, table)
     figure, (ax,) = new_figure(1, 1, 2.8)
     names = plot_reached(ax, table, styles, task.metrics["epoch"].max())
     ax.set_ylabel(f"share of runs at {target:.4g}% or more")
