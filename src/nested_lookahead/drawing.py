@@ -30,8 +30,8 @@ STYLE: Any = {
 }
 WIDTH = 7.0
 """Of a figure, in inches."""
-MAX_PIXELS = 10_000
-"""Of an image's longer side. A very long figure has fewer dots per inch: viewers refuse larger images."""
+MAX_PIXELS = 4_000
+"""Of an image's longer side: a long figure has fewer dots per inch, and the SVG and PDF have all of it."""
 SMALL = 7
 """Size of labels, in points."""
 
@@ -72,8 +72,21 @@ def save(figure: Figure, path: Path) -> list[Path]:
 
 def settle(figure: Figure) -> None:
     """Find the places of all that is in the figure, and keep them."""
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.execute(figure)
+    if lay_out(figure):
         with mpl.rc_context({"figure.constrained_layout.use": False}):
             figure.set_layout_engine(None)  # with "none" it would have an engine still, and be drawn twice
+
+
+def lay_out(figure: Figure) -> bool:
+    """Give the axes their places without drawing; False where the figure has them for good.
+
+    What is clipped to its axes cannot need room outside of them, and is not measured: half of the time.
+    """
+    engine = figure.get_layout_engine()
+    if engine is None:
+        return False
+    inside = [artist for ax in figure.axes for artist in (*ax.lines, *ax.collections, *ax.patches)]
+    for artist in inside:
+        artist.set_in_layout(not artist.get_clip_on())
+    engine.execute(figure)
+    return True

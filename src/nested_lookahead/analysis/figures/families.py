@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PAIRS = (("k", "alpha"), ("s", "h"), ("k", "s"), ("alpha", "h"))
 PAIR_KEYS = [(f"optimizer.{x}", f"optimizer.{y}") for x, y in PAIRS]
-MAX_PANELS = 16
+MAX_PANELS = 12
 PAIRED = (
     "Bars: 95% t intervals of that difference, paired by seed (none below three); dots: single seeds, less what their "
     "seed has in common; ×: diverged runs, in no mean."

@@ -12,7 +12,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nested_lookahead.drawing import SMALL, WIDTH
+from nested_lookahead.drawing import SMALL, WIDTH, lay_out
 
 CHARACTER = 0.058
 """Width of a character of a small label, in inches, on average."""
@@ -76,13 +76,6 @@ def end_labels(figure: Figure, named: Sequence[tuple[Axes, list[Name]]], inches:
         lay_out(figure)
     for ax, names in named:
         _place_labels(ax, names, inches, 72 * ax.get_window_extent().height / figure.dpi)
-
-
-def lay_out(figure: Figure) -> None:
-    """Give the axes their places, without drawing what is in them."""
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.execute(figure)
 
 
 def _label_height(name: Name, inches: float) -> float:

@@ -101,9 +101,9 @@ def learning_rates(task: Task, options: Options) -> Drawn | None:
         rate_axis(axes, shown)
         label_edges(axes, "learning rate", label)
     caption = (
-        "Lines: mean over completed runs; bars: 95% t intervals of each mean (none below three seeds); dots: single seeds; ×: "
-        "diverged runs, in no mean. A method with other settings is shown at those that were tried with most learning "
-        "rates. A best value at the end of a line asks for more."
+        "Lines: mean over completed runs; bars: 95% t intervals of each mean (none below three seeds); dots: single "
+        "seeds; ×: diverged runs, in no mean. A method with other settings is shown at those that were tried with most "
+        "learning rates. A best value at the end of a line asks for more."
     )
     if len(shown) > MAX_DIRECT_LABELS:
         caption += " Grey: the other methods."
