@@ -14,19 +14,25 @@ OUTPUTS = Path("outputs")
 
 def main() -> None:
     options = parse()
-    from nested_lookahead.analysis import collect, figures, report  # --help need not wait for pandas
+    from nested_lookahead.analysis import archive, collect, figures, report  # --help need not wait for pandas
+    from nested_lookahead.analysis.asked import asked
 
     folders = options.folders or ([] if options.reference else [collect.newest_study(OUTPUTS)])
-    out = options.out or (folders[0] if folders else OUTPUTS / "reference") / "analysis"
-    study = collect.collect(folders, out / report.CACHE, options.reference)
+    if options.archive is not None:
+        print(archive.pack(folders, options.archive))
+        return
+    out = options.out or archive.beside(folders[0] if folders else OUTPUTS / "reference") / options.place
+    study, plan = asked(folders, out / report.CACHE, options)
     request = report.Request(
         weights=options.weights,
         split=options.split,
-        baseline=options.baseline,
-        delta=options.delta,
         tuning_seeds=options.tuning_seeds,
+        baseline=plan.baseline,
+        family=plan.compare,
+        delta=plan.delta,
+        fixed=plan.fixed,
         pictures=options.figures.split(",") if options.figures else tuple(figures.FIGURES),
-        drawing=figures.Options(options.metric, options.x, options.target, options.smooth),
+        drawing=figures.Options(options.metric, options.x, plan.target, options.smooth),
         command=f"python {shlex.join(sys.argv)}",
     )
     print(report.write(study, out, request))

@@ -208,8 +208,11 @@ def said(*overrides):
         ("+evaluation.evry=3", "evaluation.evry: no such key; did you mean 'every'? evaluation has batch_size, "),
         ("dataset.val_fraction=0.1", "dataset.val_fraction: no such key; did you mean 'split.val_fraction'? dataset"),
         ("+dataset.split.fraction=0.1", "dataset.split.fraction: no such key; did you mean 'val_fraction'? dataset."),
-        ("momentum=0.9", "momentum: no such key; did you mean 'optimizer.inner.momentum'? the top level has augment, "),
-        ("+momentum=0.9", "momentum: no such key; the top level has augment, batch_size, "),
+        (
+            "momentum=0.9",
+            "momentum: no such key; did you mean 'optimizer.inner.momentum'? the top level has analysis, augment, ",
+        ),
+        ("+momentum=0.9", "momentum: no such key; the top level has analysis, augment, batch_size, "),
         ("+model.depth=3", "model.depth: no such key; did you mean 'width'? model has _target_, name, width"),
         ("~model.width", "model.width: missing; nested_lookahead.tasks.models.cnn needs it"),
         ("~model.name", "model.name: missing"),

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from nested_lookahead.analysis.labels import setting_keys
+from nested_lookahead.analysis.matching import meant
+from nested_lookahead.errors import UserError
 from nested_lookahead.methods import default_settings
 
 
@@ -121,7 +123,13 @@ def _departs(row: Any, key: str, value: Any) -> bool:
 
 
 def named(groups: pd.DataFrame, name: str | None) -> pd.Series[bool]:
-    """Whether each group is meant by a name: of a method, with or without its inner optimizer, or the group's id."""
+    """Whether each group is meant by a name: of a method, with or without its inner optimizer, or the group's id; or
+    by settings, as ``k=5,alpha=0.5``."""
+    if name is not None and "=" in name:
+        try:
+            return meant(groups, name, f"--baseline {name}")
+        except UserError:  # of these groups none; `analyze.py` says so where no run at all is meant
+            return pd.Series(False, groups.index)
     full = [f"{m}_{i}" if i else m for m, i in zip(groups["method"], groups["inner"], strict=True)]
     wanted = (name or "").lower().replace("-", "_")
     return (groups["method"] == wanted) | (pd.Series(full, index=groups.index) == wanted) | (groups.index == name)

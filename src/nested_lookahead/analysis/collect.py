@@ -83,7 +83,7 @@ def collect(folders: Iterable[Path], cache: Path | None = None, references: Sequ
     gathered = pd.concat([table for table in runs if len(table)], ignore_index=True)
     return Study(
         gathered.reindex(columns=list(dict.fromkeys([*RUN_COLUMNS, *gathered.columns]))),
-        _concat([table for table in (curves, *(curves for _, curves in published)) if len(table)]),
+        concat([table for table in (curves, *(curves for _, curves in published)) if len(table)]),
         pd.DataFrame(left_out.items(), columns=["path", "reason"]),
         _notes(found),
     )
@@ -145,7 +145,8 @@ def _leave_out_copies(found: dict[str, Found], left_out: dict[str, str]) -> None
         left_out[name] = f"a copy of {first}"
 
 
-def _concat(tables: list[pd.DataFrame]) -> pd.DataFrame:
+def concat(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """The metrics of several studies as one table."""
     if len(tables) == 1:
         return tables[0]
     texts = ["path", *metrics.NAMES]

@@ -9,27 +9,40 @@ from nested_lookahead.errors import UserError
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Raises:
-    UserError: a number is out of its range.
+    """The options; ``place``: the folder that is written, in that of the runs.
+
+    Raises:
+        UserError: a number is out of its range.
     """
     parser = argparse.ArgumentParser(
         description="Check, compare and draw finished runs: verdicts, tables, figures, and a report.html of them all.",
         epilog="examples: python analyze.py outputs/digits --baseline sgd --delta 0.3;  "
+        "python analyze.py outputs/grid --filter k=3,5 --baseline k=5,alpha=0.5;  "
+        "python analyze.py outputs/after --against outputs/before;  "
+        "python analyze.py outputs/grid --archive grid.tar.xz;  "
         "python analyze.py --reference published.csv",
     )
     _add_what(parser)
     _add_figures(parser)
     options = parser.parse_args(arguments)
-    if not options.delta > 0:
+    if options.delta is not None and not options.delta > 0:
         raise UserError(f"--delta {options.delta:g}: must be > 0")
+    if options.archive is not None and options.archive.suffixes[-2:] != [".tar", ".xz"]:
+        raise UserError(f"--archive {options.archive}: must end with .tar.xz")
     if options.smooth is not None and options.smooth < 1:
         raise UserError(f"--smooth {options.smooth}: must be >= 1")
+    options.place = "analysis" if options.against is None else f"analysis-against-{options.against.resolve().name}"
     return options
 
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
     """What is compared, and with what."""
-    parser.add_argument("folders", nargs="*", type=Path, help="folders of runs, at any depth (default: newest study)")
+    parser.add_argument(
+        "folders",
+        nargs="*",
+        type=Path,
+        help="folders or archives (.tar.xz) of runs, at any depth (default: newest study)",
+    )
     parser.add_argument("--out", type=Path, help="where to write (default: analysis/ in the first folder)")
     parser.add_argument("--weights", choices=("fast", "slow"), default="fast", help="weights that are compared")
     parser.add_argument(
@@ -41,10 +54,34 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline",
         help="method (sgd, lookahead, lookahead_adam, …) that all others are compared with "
-        "(default: Lookahead over the same inner optimizer; of Lookahead, that optimizer)",
+        "or settings, as k=5,alpha=0.5 (default: the study's, else Lookahead over the same inner optimizer; of "
+        "Lookahead, that optimizer)",
     )
     parser.add_argument(
-        "--delta", type=float, default=0.5, help="the difference that matters, in points of accuracy (default: 0.5)"
+        "--compare",
+        choices=("baseline", "all"),
+        help="each method with its baseline, or all pairs, as one family (default: the study's, else baseline)",
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FOLDER",
+        help="an earlier study, whose runs of the same configurations and seeds these are compared with",
+    )
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only runs with this setting, as k=5, lr=0.1,0.3, optimizer=lookahead or dataset=digits; repeatable",
+    )
+    parser.add_argument(
+        "--delta",
+        type=float,
+        help="the difference that matters, in points (default: the study's, else 0.5)",
+    )
+    parser.add_argument(
+        "--archive", type=Path, metavar="FILE.tar.xz", help="keep the runs here without their checkpoints, and stop"
     )
     parser.add_argument(
         "--tuning-seeds",
@@ -72,7 +109,9 @@ def _add_figures(parser: argparse.ArgumentParser) -> None:
         "--x", choices=("epoch", "step", "seconds"), default="epoch", help="axis of the learning curves"
     )
     parser.add_argument(
-        "--target", type=float, help="accuracy (%%) whose time is looked for (default: a median result)"
+        "--target",
+        type=float,
+        help="accuracy (%%) to look for the time of (default: the study's, else a median)",
     )
     parser.add_argument(
         "--smooth", type=int, metavar="N", help="draw trailing means over N evaluations (default: none)"

@@ -37,8 +37,11 @@ class Request:
     weights: str = "fast"
     split: str = "test"
     baseline: str | None = None
+    family: str = "baseline"
     delta: float = 0.5
     tuning_seeds: tuple[int, ...] | None = None
+    fixed: str = ""
+    """What the study had fixed before its runs, in words."""
     pictures: Sequence[str] = tuple(figures.FIGURES)
     drawing: figures.Options = field(default_factory=figures.Options)
     command: str = ""
@@ -54,10 +57,10 @@ def write(study: Study, out: Path, request: Request) -> str:
         raise UserError(f"--figures {','.join(unknown)}: must be among {', '.join(figures.FIGURES)}")
     out = folder(out, request)
     out.mkdir(parents=True, exist_ok=True)
-    chosen = (request.weights, request.split, request.delta, request.baseline, request.tuning_seeds)
+    chosen = (request.weights, request.split, request.delta, request.baseline, request.tuning_seeds, request.family)
     found = list(tasks(study, *chosen))
     overall = checks.check_study(found) + [checks.Finding("warning", note) for note in study.notes]
-    text = [_finding(finding) for finding in overall]
+    text = [_finding(finding) for finding in overall] + [request.fixed] * bool(request.fixed)
     written, sections = _write_data(study, out), []
     for number, task in enumerate(found, start=1):
         suffix = f"-{number}" if len(found) > 1 else ""

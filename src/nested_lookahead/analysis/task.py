@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from nested_lookahead.analysis.baselines import baselines, named
+from nested_lookahead.analysis.baselines import named
 from nested_lookahead.analysis.collect import Study
 from nested_lookahead.analysis.compare import compare
 from nested_lookahead.analysis.labels import in_order, method_names, settings
+from nested_lookahead.analysis.opponents import pairs
 from nested_lookahead.analysis.run_rows import REFERENCE
 from nested_lookahead.errors import UserError
 from nested_lookahead.runs.files import COMPLETED
@@ -57,9 +58,13 @@ def tasks(
     delta: float,
     baseline: str | None = None,
     tuning_seeds: tuple[int, ...] | None = None,
+    family: str = "baseline",
 ) -> Iterator[Task]:
     """A study's tasks, one after another. Published runs stand beside every task of ours on the same data; those that
     have none, and all where there are only published ones, are tasks of their own.
+
+    Args:
+        family: which comparisons there are, see `opponents.pairs`.
 
     Raises:
         UserError: ``baseline`` names no group of any task.
@@ -81,7 +86,7 @@ def tasks(
             groups=groups,
             final=final,
             chosen_by=validated(runs, metrics, weights, final),
-            comparisons=compare(groups, final, delta, baselines(groups, baseline)),
+            comparisons=compare(groups, final, delta, pairs(groups, baseline, family)),
             weights=weights,
             split=split,
             delta=delta,

@@ -24,6 +24,7 @@ BOOKKEEPING = (
     "fail_fast",
     "trust",
     "checkpoint_minutes",
+    *("analysis", "analysis.delta", "analysis.target", "analysis.baseline", "analysis.compare"),
     "dataset.data_dir",
     "dataset.download",
     "dataset.workers",

@@ -19,7 +19,7 @@ from nested_lookahead.errors import UserError
 from nested_lookahead.runs.identity import run_name
 from nested_lookahead.runs.typed import check_keys, check_trusted, require_keys, typed_settings, typed_value
 from nested_lookahead.runs.workers import jobs_at_once
-from nested_lookahead.settings import MISSING, Evaluation, Split, check_range, check_ranges, check_values, within
+from nested_lookahead.settings import MISSING, Analysis, Evaluation, Split, check_range, check_ranges, check_values, within
 from nested_lookahead.signatures import signature_of
 
 LAYER = "nested_lookahead.optim.Layer"
@@ -84,6 +84,7 @@ class Config:
     channels_last: bool | None = None
     compile: bool = MISSING
     evaluation: Evaluation = MISSING
+    analysis: Analysis = MISSING
     device: str = MISSING
     threads: int | None = within("in [1, 4096]")
     study: str = MISSING
@@ -98,7 +99,7 @@ class Config:
         """Nested dictionaries of plain values, as a run directory's config.yaml has them."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         made = {key: value.plain() if isinstance(value, Choice) else value for key, value in values.items()}
-        return made | {"evaluation": dict(vars(self.evaluation))}
+        return made | {name: dict(vars(values[name])) for name in ("evaluation", "analysis")}
 
 
 def register() -> None:
@@ -129,6 +130,7 @@ def resolve(cfg: DictConfig) -> Config:
     _check_places(values)
     _check_typed(Config, values, "")
     _check_typed(Evaluation, values["evaluation"], "evaluation.")
+    _check_typed(Analysis, values["analysis"], "analysis.")
     fed = {key: values[key] for key in ("lr", "weight_decay") if values[key] is not None}
     chosen = {
         "optimizer": _optimizer(values["optimizer"], fed),
@@ -137,6 +139,7 @@ def resolve(cfg: DictConfig) -> Config:
         "augment": Choice(*_choice("augment", values["augment"], passed=2)),  # images, generator
         "scheduler": _scheduler(values["scheduler"]),
         "evaluation": Evaluation(**values["evaluation"]),
+        "analysis": Analysis(**values["analysis"]),
     }
     config = Config(**values | chosen)
     check_trusted(config.plain(), config.trust)
