@@ -32,7 +32,7 @@ def ask(root, *arguments, folder="now"):
 
 def task_of(root, *arguments, folder="now"):
     study, plan = ask(root, *arguments, folder=folder)
-    (task,) = tasks(study, "fast", "test", plan.delta, plan.baseline, plan.compare)
+    (task,) = tasks(study, "fast", "test", plan.delta, plan.baseline, family=plan.compare)
     return task
 
 

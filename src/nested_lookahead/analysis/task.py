@@ -10,7 +10,7 @@ import pandas as pd
 
 from nested_lookahead.analysis.baselines import named
 from nested_lookahead.analysis.collect import Study
-from nested_lookahead.analysis.compare import compare
+from nested_lookahead.analysis.differences import compare
 from nested_lookahead.analysis.labels import in_order, method_names, settings
 from nested_lookahead.analysis.opponents import pairs
 from nested_lookahead.analysis.run_rows import REFERENCE

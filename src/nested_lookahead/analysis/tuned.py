@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from nested_lookahead.analysis.budget import best_setting
-from nested_lookahead.analysis.compare import compare
+from nested_lookahead.analysis.differences import compare
 from nested_lookahead.analysis.run_rows import REFERENCE
 from nested_lookahead.analysis.task import Task
 
