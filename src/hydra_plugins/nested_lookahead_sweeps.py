@@ -20,8 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from nested_lookahead.errors import UserError
 from nested_lookahead.runs import sweeps
+from nested_lookahead.runs.identity import run_name
 from nested_lookahead.runs.progress import SweepProgress
-from nested_lookahead.runs.schema import resolve
+from nested_lookahead.runs.schema import Config, resolve
 from nested_lookahead.runs.signals import stopping_workers
 
 log = logging.getLogger(__name__)
@@ -77,28 +78,33 @@ class GridSweeper(BasicSweeper):
     def _compose(self, batch: list[list[str]]) -> list[sweeps.PlannedRun]:
         """The jobs, with their settings; a mistake in a name ends the sweep here, one in a value fails its job later.
 
-        Hydra takes 0.08 s to compose a configuration. Jobs that choose the same groups differ in plain values alone,
-        which are set on a copy.
+        Hydra takes 0.08 s to compose a configuration, and copying it takes 0.01 s. Jobs that choose the same groups
+        differ in plain values alone; where they also set the same keys, each sets them over those of the one before.
         """
         assert self.hydra_context is not None
         assert self.config is not None
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
+        parse = functools.cache(lambda text: parser.parse_override(text))
         is_group = functools.cache(lambda key: bool(loader.get_group_options(key)))
         composed: dict[tuple[str, ...], DictConfig] = {}
+        shared: dict[tuple[tuple[str, ...], ...], DictConfig] = {}
         jobs = []
         for overrides in batch:
-            parsed = parser.parse_overrides(overrides)
+            parsed = [parse(text) for text in overrides]
             plain = [o for o in parsed if _sets_a_value(o) and not is_group(o.key_or_group)]
             chosen = tuple(override.input_line or "" for override in parsed if override not in plain)
             if chosen not in composed:
                 composed[chosen] = loader.load_sweep_config(self.config, list(chosen))
-            cfg = copy.deepcopy(composed[chosen])
-            for override in plain:
-                OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
+            values = [(override.key_or_group, override.value()) for override in plain]
+            cfg = shared.get((chosen, keys := tuple(key for key, _ in values)))
+            if cfg is None or any(isinstance(value, dict | list) for _, value in values):  # these are merged
+                cfg = shared[chosen, keys] = copy.deepcopy(composed[chosen])
+            for key, value in values:
+                OmegaConf.update(cfg, key, value, merge=True)
             try:
-                path = Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir
-                jobs.append(sweeps.PlannedRun(overrides, path, resolve(cfg)))
+                config = resolve(cfg)
+                jobs.append(sweeps.PlannedRun(overrides, _path(cfg, config), config))
             except Exception as error:
                 jobs.append(sweeps.PlannedRun(overrides, refused=error))
         return jobs
@@ -113,6 +119,13 @@ def _refuse_empty(parsed: Sequence[Override]) -> None:
             continue
         if override.is_sweep_override() and next(iter(override.sweep_iterator()), None) is None:
             raise UserError(f"{override.input_line}: sweeps over nothing")
+
+
+def _path(cfg: DictConfig, config: Config) -> Path:
+    """Where the run goes; its usual name is that of the settings at hand, which Hydra would find once more."""
+    sweep = cfg.hydra.sweep
+    usual = OmegaConf.to_container(sweep, resolve=False)["subdir"] == "${run_name:}"  # type: ignore[call-overload, index]
+    return Path(sweep.dir) / (run_name(config.plain()) if usual else sweep.subdir)
 
 
 def _sets_a_value(override: Override) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field, make_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -57,12 +57,20 @@ def typed_value(key: str, kind: Any, value: Any) -> Any:
     """
     if kind is Any or type(value) is kind:
         return value
-    if (node := _node_of(kind)) is None:
-        return value
     try:
-        return OmegaConf.to_container(OmegaConf.merge(node, {"value": value}))["value"]  # type: ignore[index, call-overload]
+        return (_converted_once if isinstance(value, int | float | str | None) else _converted)(kind, value)
     except OmegaConfBaseException as error:
         raise UserError(f"{key}: {str(error.msg or error).splitlines()[0]}") from error
+
+
+def _converted(kind: Any, value: Any) -> Any:
+    if (node := _node_of(kind)) is None:
+        return value
+    return OmegaConf.to_container(OmegaConf.merge(node, {"value": value}))["value"]  # type: ignore[index, call-overload]
+
+
+_converted_once = lru_cache(maxsize=4096, typed=True)(_converted)
+"""The jobs of a sweep have most of their values in common."""
 
 
 @cache
