@@ -64,29 +64,24 @@ def save(figure: Figure, path: Path) -> list[Path]:
         ".pdf": {"metadata": {"CreationDate": None}},
     }
     with mpl.rc_context(STYLE):
-        settle(figure)
+        lay_out(figure)
+    # No engine from here on, nor a new one after each file: it would lay out again, and draw everything twice.
+    with mpl.rc_context(STYLE | {"figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)
         for target in paths:
             figure.savefig(target, dpi=dpi, **further[target.suffix])
     return paths
 
 
-def settle(figure: Figure) -> None:
-    """Find the places of all that is in the figure, and keep them."""
-    if lay_out(figure):
-        with mpl.rc_context({"figure.constrained_layout.use": False}):
-            figure.set_layout_engine(None)  # with "none" it would have an engine still, and be drawn twice
-
-
-def lay_out(figure: Figure) -> bool:
-    """Give the axes their places without drawing; False where the figure has them for good.
+def lay_out(figure: Figure) -> None:
+    """Give the axes their places, without drawing what is in them.
 
     What is clipped to its axes cannot need room outside of them, and is not measured: half of the time.
     """
     engine = figure.get_layout_engine()
     if engine is None:
-        return False
+        return
     inside = [artist for ax in figure.axes for artist in (*ax.lines, *ax.collections, *ax.patches)]
     for artist in inside:
         artist.set_in_layout(not artist.get_clip_on())
     engine.execute(figure)
-    return True

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from nested_lookahead.analysis.opening import opening
 from nested_lookahead.analysis.page import Content, Finding, Group, Picture, Section, Verdict, page
 
 HOSTILE = "<script>alert(1)</script>"
@@ -79,7 +80,8 @@ def made_section(name="digits, cnn, 20 epochs, batch 64", count=6, figures=3):
     return Section(
         name=name,
         verdicts=[
-            Verdict(WORDS[i % 6], f"{label}: 0.85 points, 95% CI [−2.40, +0.70].") for i, label in enumerate(labels)
+            Verdict(WORDS[i % 6], f"{label}: 0.85 points, 95% CI [−2.40, +0.70].", groups[i].id)
+            for i, label in enumerate(labels)
         ],
         checks=[
             Finding("error", f"the same configuration and seed occurs twice: {'/a/long/path' * 12}"),
@@ -99,6 +101,7 @@ def made_section(name="digits, cnn, 20 epochs, batch 64", count=6, figures=3):
 def made_content(*sections):
     return Content(
         title="What 30 runs of digits show",
+        opening=[Verdict(one.word, one.sentence) for section in sections for one in section.verdicts[:1]],
         command=f"python analyze.py outputs/{'a' * 90} --baseline lookahead --delta 0.5",
         created="2026-01-01 12:00 UTC",
         versions={"nested-lookahead": "0.1.0 (commit 0123abc)", "python": "3.11.2"},
@@ -323,6 +326,7 @@ def test_toggles_hide_a_group_and_no_other(text, tmp_path):
         const none = [seen("00000000"), seen("00000001"), told()];
         $('#s1 [data-show="all"]').click();
         const all = [seen("00000000"), seen("00000001"), told()];
+        $("#s1 .toggles").open = true;
         box.focus();
         return {before, hidden, elsewhere, none, all, dim: [...new Set([...document.querySelectorAll("#s1 .dim")]
           .map(e => e.dataset.group))].sort()}""",
@@ -333,6 +337,80 @@ def test_toggles_hide_a_group_and_no_other(text, tmp_path):
     assert found["elsewhere"] == 0
     assert found["none"] == [0, 0, "0 of 6 shown"]
     assert found["dim"] == ["00000000", "00000002", "00000003", "00000004", "00000005"]
+
+
+@browser
+@pytest.mark.parametrize("width", [390, 1400])
+def test_the_result_is_seen_first(text, tmp_path, width):
+    found = ask(
+        text,
+        tmp_path,
+        """const box = $(".opening").getBoundingClientRect(), badge = $(".opening .badge").getBoundingClientRect();
+        return [$("h1").textContent, $(".opening").textContent.trim(), box.bottom, box.right, badge.right]""",
+        width,
+    )
+    title, said, bottom, right, badge = found
+    assert title == "What 30 runs of digits show"
+    assert said.startswith("better SGD k=5")
+    assert bottom < 500
+    assert max(right, badge) <= width
+
+
+@browser
+def test_a_filter_leaves_the_methods_with_all_its_words(text, tmp_path):
+    found = ask(
+        text,
+        tmp_path,
+        """const seen = selector => [...document.querySelectorAll(selector)]
+          .filter(e => getComputedStyle(e).display !== "none").length;
+        const told = () => [$("#s1 .shown").textContent, seen("#s1 li[data-of]"), seen("#s1 .chips label"),
+          seen('#s1 table[aria-label^="Comparisons"] tr[data-of]'), seen("#s2 li[data-of]")];
+        const type = words => { const find = $("#s1 [type=search]");
+          find.value = words; find.dispatchEvent(new Event("input")); return told(); };
+        return [told(), type("LOOKAHEAD adam"), type("s=1 k=5"), type("nothing"), type("")]""",
+    )
+    assert found[0] == found[4] == ["all 6 shown", 6, 6, 6, 3]
+    assert found[1] == found[2] == ["1 of 6 shown", 1, 1, 1, 3]
+    assert found[3] == ["0 of 6 shown", 0, 0, 0, 3]
+
+
+def test_tooltips_have_values():
+    group = Group("a", "SGD", "#000000", "test accuracy 97.20 ± 0.41; n = 5")
+    figure = Figure()
+    figure.subplots().plot([1, 2], gid="g-a-1")
+    section = replace(made_section(figures=0), groups=[group])
+    plain = Picture("one", "One", "", "", pd.DataFrame(), svg_of(figure))
+    assert "<title>SGD: test accuracy 97.20 ± 0.41; n = 5</title>" in page(
+        made_content(replace(section, figures=[plain]))
+    )
+    forest = replace(plain, table=pd.DataFrame({"group": ["a"], "sentence": [f"SGD is better. {HOSTILE}"]}))
+    assert f"<title>SGD is better. {html.escape(HOSTILE)}</title>" in page(
+        made_content(replace(section, figures=[forest]))
+    )
+
+
+def test_many_verdicts_are_folded():
+    section = made_section(count=50, figures=0)
+    text = page(made_content(section))
+    assert "<summary>30 more</summary>" in text
+    assert text.count("<li data-of=") == 50
+
+
+def test_the_opening_counts_and_gives_the_first_decided_verdict():
+    empty = pd.DataFrame()
+
+    def section(*words):
+        return Section("digits", [Verdict(word, f"{word} it is.") for word in words], [], *[empty] * 4, [], [])
+
+    (one,) = opening([section("unresolved", "suggestive: worse", "worse", "better")])
+    assert (one.word, one.sentence) == (
+        "worse",
+        "digits: 2 of 4 comparisons are decided (1 better, 1 worse), 1 more is suggestive. worse it is.",
+    )
+    (one,) = opening([section("unresolved")], "fixed beforehand: δ = 0.3")
+    assert one.sentence == "digits: unresolved it is. Fixed beforehand: δ = 0.3."
+    assert [one.word for one in opening([section()] * 5)] == [""] * 4
+    assert opening([section()] * 5)[-1].sentence == "2 more tasks are below."
 
 
 @browser

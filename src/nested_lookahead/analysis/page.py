@@ -26,23 +26,27 @@ from nested_lookahead.analysis.checks import Finding
 
 MISSING = "–"
 MAX_ROWS = 400  # of the table behind one figure; whole curves belong in a CSV, not in a page
+MOST_VERDICTS = 20  # at first sight
 NOT_DRAWN = {"metadata", "style", "script", "title", "foreignObject"}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``word`` is better, worse, equivalent or unresolved, perhaps with "suggestive: " before it."""
+    """``word`` is better, worse, equivalent or unresolved, perhaps with "suggestive: " before it; ``group``: the id of
+    the group it is about, where it is about one."""
 
     word: str
     sentence: str
+    group: str = ""
 
 
 class Group(NamedTuple):
-    """What the toggles show and hide, in ``colour`` (``#rrggbb``)."""
+    """What the toggles show and hide, in ``colour`` (``#rrggbb``); ``told``: its results, for tooltips."""
 
     id: str
     label: str
     colour: str
+    told: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Content:
-    """All that the page says; ``left_out`` has the columns path and reason."""
+    """All that the page says; ``opening``: the result of each task in a sentence or two; ``left_out`` has the columns
+    path and reason."""
 
     title: str
+    opening: Sequence[Verdict]
     command: str
     created: str
     versions: dict[str, str]
@@ -94,7 +100,7 @@ def page(content: Content) -> str:
     )
     environment.filters |= {"sha256": _sha256, "tally": _tally, "drawing": _drawing, "table": _table, "tone": _tone}
     template = environment.from_string(Path(__file__).with_name("template.html.j2").read_text(encoding="utf-8"))
-    return template.render(content=content, max_rows=MAX_ROWS)
+    return template.render(content=content, max_rows=MAX_ROWS, most_verdicts=MOST_VERDICTS)
 
 
 def _sha256(text: str) -> str:
@@ -132,7 +138,9 @@ def _drawing(picture: Picture, prefix: str, groups: Sequence[Group]) -> Drawing:
     source = ElementTree.fromstring(picture.svg)
     found = (element.get("id") for element in source.iter())
     names = {old: f"{prefix}-{number}" for number, old in enumerate(dict.fromkeys(filter(None, found)))}
-    labels = {group.id: group.label for group in groups}
+    labels = {group.id: ": ".join(filter(None, [group.label, group.told])) for group in groups}
+    if {"group", "sentence"} <= {*picture.table}:
+        labels |= dict(zip(picture.table["group"].astype(str), picture.table["sentence"].astype(str), strict=True))
     svg = _redrawn(source, names, labels, set())
     _, _, width, height = map(float, svg.get("viewBox", "0 0 504 216").split())
     for key in ("width", "height", "version"):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from nested_lookahead.analysis import checks, figures, page, tables
+from nested_lookahead.analysis import checks, figures, opening, page, tables
 from nested_lookahead.analysis.budget import budget
 from nested_lookahead.analysis.collect import Study
 from nested_lookahead.analysis.contrasts import contrasts
@@ -129,7 +129,7 @@ def _write_task(
         budget=spent,
         settings=_settings(task),
         figures=pictures,
-        groups=_groups(task),
+        groups=_groups(task, results, raw),
     )
     return section, written + paths, said + _said(task, verdicts)
 
@@ -174,7 +174,9 @@ def _save(
 def _verdicts(task: Task) -> list[page.Verdict]:
     """What the task's contrasts come to over all strata, each comparison, and the tuned methods'."""
     pooled = [page.Verdict(contrast.word, contrast.sentence) for contrast in contrasts([task])]
-    single = [page.Verdict(str(row.verdict), str(row.sentence)) for row in task.comparisons.itertuples()]
+    single = [
+        page.Verdict(str(row.verdict), str(row.sentence), str(row.group)) for row in task.comparisons.itertuples()
+    ]
     found = tuned(task)
     chosen = (
         [page.Verdict(str(row.verdict), str(row.sentence)) for row in found.comparisons.itertuples()] if found else []
@@ -217,10 +219,19 @@ def _with_groups(shown: pd.DataFrame, raw: pd.DataFrame) -> pd.DataFrame:
     return shown.assign(group=raw["group"].to_numpy()) if len(shown) else shown
 
 
-def _groups(task: Task) -> list[page.Group]:
+def _groups(task: Task, results: pd.DataFrame, raw: pd.DataFrame) -> list[page.Group]:
+    """With what the table of results says of each."""
     looks = figures.looks(task)
+    measured = [str(column) for column in results if "accuracy" in str(column)]
+    told = {
+        str(group): "; ".join(f"{column} {row[column]}" for column in measured if row[column] != "–")
+        + f"; n = {row['n']}"
+        for group, row in zip(raw["group"], results.to_dict("records"), strict=True)
+    }
     return [
-        page.Group(str(group), f"{row['label']} {row['shown']}".strip(), looks[str(group)].hex)
+        page.Group(
+            str(group), f"{row['label']} {row['shown']}".strip(), looks[str(group)].hex, told.get(str(group), "")
+        )
         for group, row in task.groups.iterrows()
     ]
 
@@ -251,7 +262,8 @@ def _page(study: Study, sections: list[page.Section], overall: list[checks.Findi
         sections = [replace(sections[0], checks=[*overall, *sections[0].checks]), *sections[1:]]
     return page.page(
         page.Content(
-            title="; ".join(section.name for section in sections),
+            title=opening.title(study, sections),
+            opening=opening.opening(sections, request.fixed),
             command=request.command,
             created=datetime.now().astimezone().isoformat(timespec="seconds"),
             versions=versions,
