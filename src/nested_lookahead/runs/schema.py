@@ -19,7 +19,16 @@ from nested_lookahead.errors import UserError
 from nested_lookahead.runs.identity import run_name
 from nested_lookahead.runs.typed import check_keys, check_trusted, require_keys, typed_settings, typed_value
 from nested_lookahead.runs.workers import jobs_at_once
-from nested_lookahead.settings import MISSING, Analysis, Evaluation, Split, check_range, check_ranges, check_values, within
+from nested_lookahead.settings import (
+    MISSING,
+    Analysis,
+    Evaluation,
+    Split,
+    check_range,
+    check_ranges,
+    check_values,
+    within,
+)
 from nested_lookahead.signatures import signature_of
 
 LAYER = "nested_lookahead.optim.Layer"
