@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from made_runs import make_run
+from made_runs import make_run, unsigned
 
 from nested_lookahead.analysis import collect
 from nested_lookahead.analysis.baselines import baselines
@@ -87,7 +87,7 @@ def test_settings_of_a_plain_optimizer_are_compared_with_the_middle_one(tmp_path
 
 def test_half_precision_is_compared_with_full(tmp_path):
     for seed, precision in itertools.product(range(3), ("bf16", "fp32")):
-        path = make_run(tmp_path / precision, seed=seed)
+        path = unsigned(make_run(tmp_path / precision, seed=seed))
         text = (path / "config.yaml").read_text()
         (path / "config.yaml").write_text(text.replace("  epochs:", f"  precision: {precision}\n  epochs:"))
     assert pairs(task(tmp_path)) == {"Nested Lookahead (SGD) precision=bf16": "Nested Lookahead (SGD) precision=fp32"}
