@@ -1,15 +1,21 @@
-"""Time gathering many runs, cold and with the cache, in CPU seconds of this process.
+"""Time gathering many runs, cold and with the cache, in CPU seconds of this process; or the whole analysis.
 
 python benchmarks/gather.py --runs 1000 --rows 2000
+python benchmarks/gather.py --drawn --runs 2000 --rows 120 --repeats 3
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +39,22 @@ OPTIMIZER: dict[str, Any] = {
 }
 
 
-def make(root: Path, runs: int, rows: int) -> None:
+GRID = [
+    {"pullback": pullback, "inner": OPTIMIZER["inner"] | {"name": inner}, "k": k, "alpha": alpha, "s": s, "h": h}
+    for inner, pullback in (("sgd", "none"), ("adam", "none"), ("sgd", "reset"), ("adam", "reset"))
+    for k, alpha, s, h in itertools.product((3, 5, 10, 20), (0.3, 0.5, 0.8), (3, 5, 10), (0.3, 0.5, 0.8))
+]
+"""Settings with which all figures but the learning rates' have something to show: 432."""
+
+
+def make(root: Path, runs: int, rows: int, grid: Sequence[dict[str, Any]] = ()) -> None:
     """Run directories as train.py writes them, five seeds each; numbers are random, files are real."""
     rng = np.random.default_rng(0)
     kinds = [(split, weights) for weights in ("fast", "slow") for split in ("train", "validation", "test")]
     for number in tqdm(range(runs), desc="making runs"):
         group, seed = divmod(number, 5)
         config = {
-            "optimizer": OPTIMIZER | {"k": group},
+            "optimizer": OPTIMIZER | (grid[group] if grid else {"k": group}),
             "dataset": {"name": "digits", "val_fraction": 0.1, "train_size": None, "split_seed": None},
             "model": {"name": "cnn", "width": 16},
             "scheduler": {"name": "cosine", "warmup": 0.0, "final": 0.0},
@@ -69,12 +83,36 @@ def make(root: Path, runs: int, rows: int) -> None:
             run.finish({"status": "completed", "run": identity, **steps, **scores(metrics)})
 
 
+def drawn(arguments: argparse.Namespace) -> None:
+    """Each time in a process of its own, imports and all."""
+    seconds = []
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary) / "runs"
+        make(root, arguments.runs, arguments.rows, GRID)
+        for number in range(arguments.repeats):
+            began = os.times()
+            command = [sys.executable, "analyze.py", str(root), "--out", f"{temporary}/out{number}"]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            ended = os.times()
+            spent = ended.children_user + ended.children_system - began.children_user - began.children_system
+            seconds.append(spent)
+        pictures = len(list(Path(temporary).glob("out0/*.png")))
+    what = f"{arguments.runs} runs in {arguments.runs // 5} groups, {pictures} figures"
+    spread = f"({min(seconds):.1f} to {max(seconds):.1f}, n = {len(seconds)})"
+    print(f"{what}: {statistics.median(seconds):.1f} CPU s  {spread}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=2000, help="of each run's metrics")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--drawn", action="store_true", help="time analyze.py, cold, with all figures")
     arguments = parser.parse_args()
+    (drawn if arguments.drawn else gathered)(arguments)
+
+
+def gathered(arguments: argparse.Namespace) -> None:
     seconds: dict[str, list[float]] = {"cold": [], "cached": []}
     with tempfile.TemporaryDirectory() as temporary:
         root, cache = Path(temporary) / "runs", Path(temporary) / "cache.npz"

@@ -142,7 +142,7 @@ def rate_axis(axes: Sequence[Axes], shown: Sequence[Tuned], rows: int = 1) -> No
     plain = FuncFormatter(lambda value, _: f"{value:g}")
     for ax in axes:
         ax.set_xscale("log")
-        if len(axes) == 1 and len(rates) <= 8:
+        if len(rates) <= (8 if len(axes) == 1 else 3):
             ax.set_xticks(rates)
         else:
             ax.xaxis.set_major_locator(LogLocator(numticks=6 if len(axes) == 1 else 4))

@@ -116,7 +116,7 @@ def plot_values(ax: Axes, mean: pd.DataFrame, one: Values, metric: str) -> None:
     frame_on_end([ax], mean, metric)
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     look = {"handlelength": 1.6, "labelspacing": 0.25, "borderaxespad": 0.1, "fontsize": SMALL - 1}
-    ax.legend(loc="lower right" if metric == "accuracy" else "upper right", **look)
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), **look)  # a corner inside may have lines
 
 
 def _ends(mean: pd.DataFrame, one: Values) -> pd.DataFrame:
