@@ -6,6 +6,7 @@ import pytest
 from made_runs import make_run
 
 from nested_lookahead.analysis import collect, tables
+from nested_lookahead.analysis.task import tasks
 
 
 def results(root):
@@ -52,3 +53,23 @@ def test_diverged_runs_stay_in_n_and_out_of_the_mean(tmp_path):
 def test_latex_has_no_sign_that_latex_does_not_know():
     table = pd.DataFrame({"settings": ["α=0.5 k=5_%&"], "value": ["90.0 ± 1.0"], "n": ["–"]})
     assert tables.to_latex(table).isascii()
+
+
+def test_comparisons_are_read_as_their_sentences_say(tmp_path):
+    """No p is zero, no zero has a sign, and an interval has its level."""
+    noise = np.array([0, 3, -2, 1, -1]) / 1000
+    for seed in range(5):
+        make_run(tmp_path, "sgd", seed=seed, final=0.8 + noise[seed])
+        make_run(tmp_path, "adam", seed=seed, final=0.9 + noise[seed] + noise[-seed] / 100)
+        make_run(tmp_path, "lookahead", seed=seed, final=0.8 + noise[seed] + 4 * noise[-seed])
+    (task,) = tasks(collect.collect([tmp_path]), "fast", "test", 0.5, "sgd")
+    raw = task.comparisons.set_index("label")
+    shown = tables.readable_comparisons(task.comparisons).set_index("method")
+    adam, lookahead = shown.loc["Adam"], shown.loc["Lookahead (SGD)"]
+    assert adam["p (Holm)"] == "< 0.001"
+    assert adam["level"] == "97.5%"
+    low, high = (raw.loc["Lookahead (SGD)", end] for end in ("seeds_low", "seeds_high"))
+    assert lookahead["seeds needed"].endswith(f" ({low:.0f} to {high:.0f})")
+    assert "find 0.5 with 80% power" in raw.loc["Lookahead (SGD)", "sentence"]
+    raw["difference"] = -0.001
+    assert tables.readable_comparisons(raw.reset_index())["difference (points)"][0].startswith("0.00 [")

@@ -7,6 +7,9 @@ from typing import Any
 
 from nested_lookahead.analysis.power import LEAST
 
+THOUSANDS = "thousands"
+"""Of seeds: more than can be run."""
+
 
 def signed(value: float, digits: int = 2) -> str:
     """``+0.31``, ``-0.05``; what rounds to zero has no sign."""
@@ -89,10 +92,16 @@ def _could_show(row: Any, delta: float) -> str:
         first = f"fewer than {LEAST} show nothing for sure"
     else:
         first = f"so few could have shown {row['detectable']:.2f} points"
-    least, most = (f"{n:.0f}" if math.isfinite(n) else "thousands" for n in (row["seeds_low"], row["seeds_high"]))
-    needed = f"{row['seeds_needed']:.0f}" if math.isfinite(row["seeds_needed"]) else "thousands of"
-    span = f" ({least} to {most}, as the spread is known)" if least != most else ""
-    return f"{first}, and {needed} seeds{span} find {delta:g} with 80% power{among}"
+    needed, _, span = seeds_text(row["seeds_needed"], row["seeds_low"], row["seeds_high"]).partition(" (")
+    of = " of" if needed == THOUSANDS else ""
+    span = f" ({span.removesuffix(')')}, as the spread is known)" if span else ""
+    return f"{first}, and {needed}{of} seeds{span} find {delta:g} with 80% power{among}"
+
+
+def seeds_text(needed: float, low: float, high: float) -> str:
+    """``34 (11 to 64)``: how many seeds, and the range of them that the spread's own interval leaves."""
+    number, least, most = (f"{n:.0f}" if math.isfinite(n) else THOUSANDS for n in (needed, low, high))
+    return number + (f" ({least} to {most})" if least != most else "")
 
 
 def _failures(row: Any) -> str:

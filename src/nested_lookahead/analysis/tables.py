@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from nested_lookahead.analysis.labels import in_order, method_name, settings
+from nested_lookahead.analysis.sentences import p_value, seeds_text, signed
 from nested_lookahead.analysis.statistics import t_half_width
 from nested_lookahead.runs.files import COMPLETED
 
@@ -73,7 +74,7 @@ def _cell(values: list[float], half_width: float | None) -> str:
 
 
 def readable_comparisons(comparisons: pd.DataFrame) -> pd.DataFrame:
-    """Each method against its baseline, as people read it; the difference with its 95% interval."""
+    """Each method against its baseline, as people read it; the interval is the one that decided, of ``level``."""
     if comparisons.empty:
         return pd.DataFrame()
     c = comparisons
@@ -86,19 +87,25 @@ def readable_comparisons(comparisons: pd.DataFrame) -> pd.DataFrame:
             ],
             "n": c["n"].astype(str) + c["paired"].map({True: "", False: " unpaired"}),
             "difference (points)": [
-                f"{mean:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if low == low else "")
+                _told(signed)(mean) + (f" [{signed(low)}, {signed(high)}]" if low == low else "")
                 for mean, low, high in zip(c["difference"], c["low"], c["high"], strict=True)
             ],
-            "d_z": c["dz"].map(_number("{:+.2f}")),
-            "g": c["g"].map(_number("{:+.2f}")),
+            "level": [
+                f"{100 * level:.4g}%" if low == low else "–" for level, low in zip(c["level"], c["low"], strict=True)
+            ],
+            "d_z": c["dz"].map(_told(signed)),
+            "g": c["g"].map(_told(signed)),
             "P(improvement)": [
                 f"{share:.2f} [{low:.2f}, {high:.2f}]" if share == share else "–"
                 for share, low, high in zip(c["improvement"], c["improvement_low"], c["improvement_high"], strict=True)
             ],
-            "p (Holm)": c["p_holm"].map(_number("{:.3f}")),
+            "p (Holm)": c["p_holm"].map(_told(lambda p: p_value(p).removeprefix("p ").removeprefix("= "))),
             "verdict": c["verdict"],
             "detectable": c["detectable"].map(_number("{:.2f}")),
-            "seeds needed": c["seeds_needed"].map(_number("{:.0f}")),
+            "seeds needed": [
+                "–" if needed != needed else seeds_text(needed, low, high)
+                for needed, low, high in zip(c["seeds_needed"], c["seeds_low"], c["seeds_high"], strict=True)
+            ],
         }
     )
 
@@ -112,7 +119,11 @@ def readable_budget(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _number(form: str) -> Callable[[float], str]:
-    return lambda value: "–" if value != value else form.format(value)
+    return _told(form.format)
+
+
+def _told(words: Callable[[float], str]) -> Callable[[float], str]:
+    return lambda value: "–" if value != value else words(value)
 
 
 def to_latex(shown: pd.DataFrame) -> str:
