@@ -3,7 +3,8 @@
 An inner optimizer moves the *fast* weights. Every ``k`` fast steps a layer of *slow* weights moves a fraction
 ``alpha`` of the way toward them, and the fast weights continue from there (Zhang et al. 2019, "Lookahead Optimizer:
 k steps forward, 1 step back", arXiv:1907.08610, Algorithm 1). A further layer treats the one below it in the same way
-(Pushkin & Barba 2021, "Multilayer Lookahead", arXiv:2110.14254); two layers are Nested Lookahead.
+(Pushkin & Barba 2021, "Multilayer Lookahead", arXiv:2110.14254); two layers are Nested Lookahead. A layer may keep
+momentum of its own, as in SlowMo (arXiv:1910.00643), DiLoCo (arXiv:2311.08105) and SNOO (arXiv:2510.15830).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -20,10 +21,25 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["Layer", "Lookahead", "MultilayerLookahead", "NestedLookahead", "PULLBACK_MODES", "PULLBACK_SCOPES"]
+__all__ = [
+    "Layer",
+    "Lookahead",
+    "MultilayerLookahead",
+    "NestedLookahead",
+    "PULLBACK_MODES",
+    "PULLBACK_SCOPES",
+    "SCHEDULES",
+    "SlowMomentum",
+]
 
 PULLBACK_MODES = ("none", "reset", "pullback")  # what a layer's sync does to the inner optimizer's momentum
 PULLBACK_SCOPES = (*PULLBACK_MODES, "reset_inner", "reset_outer", "pullback_inner", "pullback_outer")
+SCHEDULES: dict[str, Callable[[float, float], float]] = {
+    "constant": lambda alpha, done: alpha,
+    "linear": lambda alpha, done: alpha + (1 - alpha) * done,  # to 1: plain training at the end
+    "cubic": lambda alpha, done: 1 - (1 - alpha) * done**3,  # from 1, as in github.com/KellerJordan/cifar10-airbench
+}
+"""A layer's step size by its alpha and the share of training that is done."""
 MOMENTUM_BUFFERS = ("momentum_buffer", "exp_avg")  # SGD, RMSprop and Muon keep the first, the Adam family the second
 PLAIN = (Tensor, torch.nn.Parameter)  # other subclasses (DTensor) have no foreach
 
@@ -39,6 +55,8 @@ class Layer:
     k: int  # synchronization period, counted in syncs of the layer below; for the innermost layer, in fast steps
     alpha: float  # slow weights step size, in (0, 1]
     pullback: str = "none"  # one of PULLBACK_MODES
+    schedule: str = "constant"  # one of SCHEDULES
+    horizon: int = 0  # fast steps over which the schedule runs; 0: not known yet
     largest_alpha = 1.0  # no field: a kind may have another, also as a property of its fields
 
     def __post_init__(self) -> None:
@@ -46,6 +64,21 @@ class Layer:
         object.__setattr__(self, "alpha", checked_step_size("alpha", self.alpha, self.largest_alpha))
         if self.pullback not in PULLBACK_MODES:
             raise ValueError(f"pullback of a layer must be one of {', '.join(PULLBACK_MODES)}, got {self.pullback!r}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule of a layer must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
+        object.__setattr__(self, "horizon", checked_integer("horizon", self.horizon, least=0))
+
+    def settings(self) -> dict[str, Any]:
+        """Its fields, in short: those that not every layer had from the beginning only where they are not as usual."""
+        usual = {field.name: field.default for field in fields(self) if field.default is not MISSING}
+        return {key: x for key, x in asdict(self).items() if key == "pullback" or key not in usual or x != usual[key]}
+
+    def at(self, fast_steps: int) -> Layer:
+        """The layer as it syncs after so many fast steps: with the step size that its schedule has reached."""
+        if self.schedule == "constant":
+            return self
+        reached = SCHEDULES[self.schedule](self.alpha, min(1.0, fast_steps / self.horizon))
+        return replace(self, alpha=reached, schedule="constant")
 
     def buffers(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """The name of each buffer beside the slow weights, and what makes it from their first value.
@@ -65,6 +98,51 @@ class Layer:
         elif self.pullback == "pullback":
             apply_("lerp_", cache, momentum, self.alpha)
             apply_("copy_", momentum, cache)
+
+
+@dataclass(frozen=True)
+class SlowMomentum(Layer):
+    """A layer with momentum: the distance back from the weights below is what SGD would take for a gradient.
+
+    d = slow − below, b ← momentum · b + d, slow ← slow − alpha · u with u = d + momentum · b (Nesterov) or b (heavy
+    ball). What a layer takes in the long run is alpha / (1 − momentum) of the way, and alpha may exceed 1. Layers above
+    act on b as on the inner optimizer's momentum. With momentum 0 it is a plain layer.
+    """
+
+    momentum: float = 0.0  # in [0, 1)
+    nesterov: bool = True
+    largest_alpha = math.inf
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.momentum, bool) or not isinstance(self.momentum, Real) or not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum of a layer must be in [0, 1), got {self.momentum!r}")
+        object.__setattr__(self, "momentum", float(self.momentum))
+        if not isinstance(self.nesterov, bool):
+            raise ValueError(f"nesterov must be True or False, got {self.nesterov!r}")
+        if self.alpha > 1 and self.pullback == "pullback":
+            raise ValueError(f"alpha must be in (0, 1] where pullback is 'pullback', got {self.alpha!r}")
+
+    def buffers(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        return {"momentum": torch.zeros_like} if self.momentum else {}
+
+    def update_(self, below: list[Tensor], own: dict[str, list[Tensor]]) -> None:
+        if not self.momentum:
+            return super().update_(below, own)
+        apply_("sub_", below, own["slow"])  # −d
+        apply_("mul_", own["momentum"], self.momentum)
+        apply_("sub_", own["momentum"], below)
+        if self.nesterov:
+            apply_("add_", own["slow"], below, alpha=self.alpha)
+        apply_("add_", own["slow"], own["momentum"], alpha=-self.alpha * (self.momentum if self.nesterov else 1))
+        return None
+
+
+def layer_of(k: int, alpha: float, pullback: str, schedule: str, momentum: float, nesterov: bool) -> Layer:
+    """A layer with momentum, or a plain one where that is 0."""
+    if momentum == 0:
+        return Layer(k, alpha, pullback, schedule)
+    return SlowMomentum(k, alpha, pullback, schedule, momentum=momentum, nesterov=nesterov)
 
 
 def apply_(method: str, targets: list[Tensor], *arguments: Any, **options: Any) -> None:
@@ -135,7 +213,7 @@ class MultilayerLookahead(Optimizer):
         if pullback != "none":
             modes = resolve_pullback(pullback, len(made))
             made = [replace(layer, pullback=mode) for layer, mode in zip(made, modes, strict=True)]
-        _check_inner(opt, needs_momentum=any(layer.pullback != "none" for layer in made))
+        _check_inner(opt, needs_momentum=_need_momentum(made))
         _set_hyperparameters(opt, lr=lr, weight_decay=weight_decay)
         self.opt, self.layers, self.fast_steps = opt, tuple(made), 0
         self._slow_in_place = False
@@ -172,6 +250,8 @@ class MultilayerLookahead(Optimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one fast step, then sync the layers whose period ends with it. Returns the closure's value."""
+        if any(layer.schedule != "constant" and not layer.horizon for layer in self.layers):
+            raise RuntimeError("a scheduled alpha needs the length of training: call set_horizon(steps) first")
         if self._slow_in_place:
             raise RuntimeError("step() inside slow_weights(): the step would be undone when the block ends")
         if self._initial:
@@ -182,11 +262,18 @@ class MultilayerLookahead(Optimizer):
             self._sync(due)
         return loss
 
+    def set_horizon(self, steps: int) -> None:
+        """Say how many fast steps training has, over which scheduled step sizes go; it is saved with the layers."""
+        horizon = checked_integer("steps", steps, least=1)
+        scheduled = [layer.schedule != "constant" for layer in self.layers]
+        pairs = zip(self.layers, scheduled, strict=True)
+        self.layers = tuple(replace(layer, horizon=horizon) if has else layer for layer, has in pairs)
+
     def compile(self, **options: Any) -> None:
         """Compile the sync into kernels that read and write each tensor once, by `torch.compile` with these options.
 
         For large models on a CPU: needs a C++ compiler, and seconds at each layer's first sync. The result is the same
-        to rounding. Copies and pickles are not compiled.
+        to rounding. Copies and pickles are not compiled, nor is a sync with a scheduled step size, new every time.
         """
         self._compiled = torch.compile(sync_, dynamic=False, **options)
 
@@ -198,11 +285,12 @@ class MultilayerLookahead(Optimizer):
     @torch._disable_dynamo  # type: ignore[attr-defined]  # a few launches every k steps are not worth a graph
     @torch.no_grad()
     def _sync(self, due: int) -> None:
-        synced, layers = self._synced(), self.layers[:due]
+        synced, layers = self._synced(), [layer.at(self.fast_steps) for layer in self.layers[:due]]
+        compiled = None if any(layer.schedule != "constant" for layer in self.layers[:due]) else self._compiled
         names = [("slow", *layer.buffers()) for layer in layers]
-        for params, _ in _buckets(synced, synced, one_by_one=self._compiled is None):
+        for params, _ in _buckets(synced, synced, one_by_one=compiled is None):
             own = [{name: self._own(params, f"{name}_{i}") for name in kept} for i, kept in enumerate(names, start=1)]
-            run = sync_ if self._compiled is None or type(params[0]) not in PLAIN else self._compiled
+            run = sync_ if compiled is None or type(params[0]) not in PLAIN else compiled
             run(layers, params, own)
         for level, key in _momentum_keys(layers).items():
             if any(layer.pullback != "none" for layer in layers[level:]):
@@ -226,7 +314,8 @@ class MultilayerLookahead(Optimizer):
             return self._own(params, key), params
         states = [(param, self.opt.state.get(param) or {}) for param in params]
         found = {p: s[name] for p, s in states for name in reversed(MOMENTUM_BUFFERS) if s.get(name) is not None}
-        if not found and any(param.grad is not None for param in params):
+        needed = _need_momentum(self.layers)
+        if needed and not found and any(param.grad is not None for param in params):
             raise ValueError(_no_momentum(self.opt))
         return [*found.values()], [*found]
 
@@ -283,7 +372,7 @@ class MultilayerLookahead(Optimizer):
             if self.state.get(param):
                 state[index] = state.get(index, {}) | self.state[param]
         for group in groups:
-            group["lookahead"] = {"fast_steps": self.fast_steps, "layers": [asdict(layer) for layer in self.layers]}
+            group["lookahead"] = {"fast_steps": self.fast_steps, "layers": [layer.settings() for layer in self.layers]}
         return self._hooked("state_dict_post", inner | {"state": state, "param_groups": groups})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -338,7 +427,7 @@ class MultilayerLookahead(Optimizer):
         return {**kept, **own, "_slow_in_place": False, "_compiled": None}
 
     def __repr__(self) -> str:
-        settings = [" ".join(f"{key}={value}" for key, value in asdict(layer).items()) for layer in self.layers]
+        settings = [" ".join(f"{key}={value}" for key, value in layer.settings().items()) for layer in self.layers]
         lines = [f"layer {depth}: {line}" for depth, line in enumerate(settings, start=1)]
         lines.append("opt: " + repr(self.opt).replace("\n", "\n  "))
         return f"{type(self).__name__} (\n  " + "\n  ".join(lines) + "\n)"
@@ -347,7 +436,9 @@ class MultilayerLookahead(Optimizer):
 class Lookahead(MultilayerLookahead):
     """Lookahead (Zhang et al. 2019, Algorithm 1): one layer of slow weights around an inner optimizer.
 
-    Syncs every ``k`` ≥ 1 fast steps with step size ``alpha`` in (0, 1]. The rest is as in `MultilayerLookahead`.
+    Syncs every ``k`` ≥ 1 fast steps with step size ``alpha`` in (0, 1], which may follow a ``schedule`` out of
+    `SCHEDULES`, and with ``slow_momentum`` in [0, 1), as `SlowMomentum` has it: SNOO, DiLoCo (Nesterov) and SlowMo
+    (heavy ball), where alpha may exceed 1. The rest is as in `MultilayerLookahead`.
 
     Example:
         >>> optimizer = Lookahead(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), k=5, alpha=0.5)
@@ -360,10 +451,14 @@ class Lookahead(MultilayerLookahead):
         alpha: float = 0.5,
         pullback: str | Sequence[str] = "none",
         *,
+        slow_momentum: float = 0.0,
+        nesterov: bool = True,
+        schedule: str = "constant",
         lr: float | None = None,
         weight_decay: float | None = None,
     ) -> None:
-        super().__init__(opt, [Layer(k, alpha)], pullback, lr=lr, weight_decay=weight_decay)
+        layer = layer_of(k, alpha, resolve_pullback(pullback, 1)[0], schedule, slow_momentum, nesterov)
+        super().__init__(opt, [layer], lr=lr, weight_decay=weight_decay)
 
 
 class NestedLookahead(MultilayerLookahead):
@@ -371,7 +466,8 @@ class NestedLookahead(MultilayerLookahead):
 
     The inner layer syncs every ``k`` ≥ 1 fast steps with step size ``alpha`` in (0, 1], the outer one every ``s`` ≥ 0
     inner syncs with step size ``h`` in (0, 1]; s = 0 turns it off. ``pullback`` is a name out of `PULLBACK_SCOPES` or
-    an (inner, outer) pair of modes. The rest is as in `MultilayerLookahead`.
+    an (inner, outer) pair of modes. With ``outer_momentum`` in [0, 1) the outer layer is a `SlowMomentum`, whose h may
+    exceed 1; ``schedule`` and ``outer_schedule`` are those of alpha and h. The rest is as in `MultilayerLookahead`.
 
     Example:
         >>> optimizer = NestedLookahead(torch.optim.Adam(model.parameters()), lr=0.001, k=5, s=5, pullback="pullback")
@@ -386,14 +482,18 @@ class NestedLookahead(MultilayerLookahead):
         h: float = 0.5,
         pullback: str | Sequence[str] = "none",
         *,
+        outer_momentum: float = 0.0,
+        nesterov: bool = True,
+        schedule: str = "constant",
+        outer_schedule: str = "constant",
         lr: float | None = None,
         weight_decay: float | None = None,
     ) -> None:
         modes = resolve_pullback(pullback, 2)
-        layers = [Layer(k, alpha, modes[0])]
-        s, h = checked_integer("s", s, least=0), checked_step_size("h", h)
+        layers = [Layer(k, alpha, modes[0], schedule)]
+        s, h = checked_integer("s", s, least=0), checked_step_size("h", h, math.inf if outer_momentum else 1.0)
         if s:
-            layers.append(Layer(s, h, modes[1]))
+            layers.append(layer_of(s, h, modes[1], outer_schedule, outer_momentum, nesterov))
         super().__init__(opt, layers, lr=lr, weight_decay=weight_decay)
 
 
@@ -421,8 +521,9 @@ def checked_integer(name: str, value: object, least: int) -> int:
 
 
 def checked_step_size(name: str, value: object, most: float = 1.0) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) <= most:
-        raise ValueError(f"{name} must be in (0, {most:g}], got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) <= min(most, 1e300):
+        allowed = f"in (0, {most:g}]" if math.isfinite(most) else "a finite number > 0"
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
     return float(value)
 
 
@@ -451,6 +552,12 @@ def _set_hyperparameters(opt: Optimizer, **given: float | None) -> None:
             raise ValueError(f"{name} given, but {type(opt).__name__} has no {name}")
         for group in (opt.defaults, *opt.param_groups):  # defaults are those of param groups yet to come
             group[name] = value
+
+
+def _need_momentum(layers: Sequence[Layer]) -> bool:
+    """Whether a layer acts on momentum, and there is none below it but, it may be, the inner optimizer's."""
+    first = min([level for level in _momentum_keys(layers) if level], default=len(layers))
+    return any(layer.pullback != "none" for layer in layers[:first])
 
 
 def _momentum_keys(layers: Sequence[Layer]) -> dict[int, str]:

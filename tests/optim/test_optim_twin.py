@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nested_lookahead import Lookahead, MultilayerLookahead, NestedLookahead
-from nested_lookahead.optim import PULLBACK_MODES, Layer, resolve_pullback
+from nested_lookahead.optim import PULLBACK_MODES, SCHEDULES, Layer, SlowMomentum, resolve_pullback
 
 INNER = {
     "sgd": (
@@ -67,6 +67,9 @@ def run_in_lockstep(inner, make_optimizer, steps, seed, layers):
         for depth, slow in enumerate(reference.slow, start=1):
             ours = flat([optimizer.state[p][f"slow_{depth}"] for p in params])
             np.testing.assert_allclose(ours, slow, rtol=1e-9, atol=1e-11)
+            if f"momentum_{depth}" in optimizer.state[params[0]]:
+                ours = flat([optimizer.state[p][f"momentum_{depth}"] for p in params])
+                np.testing.assert_allclose(ours, reference.b[depth - 1], rtol=1e-9, atol=1e-11)
         if reference.inner.m is not None:
             key = "exp_avg" if "adam" in inner else "momentum_buffer"
             momentum = flat([optimizer.opt.state[p][key] for p in params])
@@ -97,6 +100,32 @@ def test_multilayer_equals_its_twin(setting, steps, seed):
     inner, layers = setting
     pairs, pullback = [(layer.k, layer.alpha) for layer in layers], [layer.pullback for layer in layers]
     run_in_lockstep(inner, lambda opt: MultilayerLookahead(opt, pairs, pullback), steps, seed, layers)
+
+
+@st.composite
+def with_momentum(draw):
+    """Layers that do not drive the weights beyond all bounds; alpha above 1 where nothing is pulled back."""
+    inner = draw(st.sampled_from(sorted(INNER)))
+    layers = []
+    for depth in range(draw(st.integers(1, 3))):
+        free = inner != "sgd" or any(getattr(layer, "momentum", 0) for layer in layers[:depth])
+        mode = draw(modes) if free else "none"
+        alpha = draw(st.floats(0.05, 1.0 if mode == "pullback" else 1.3))
+        schedule = draw(st.sampled_from(sorted(SCHEDULES))) if alpha <= 1 else "constant"
+        layers.append(
+            SlowMomentum(
+                draw(st.integers(1, 4)), alpha, mode, schedule, 60, draw(st.floats(0.0, 0.9)), draw(st.booleans())
+            )
+        )
+    return inner, layers
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None)
+@given(setting=with_momentum(), steps=st.integers(1, 60), seed=st.integers(0, 2**32 - 1))
+def test_slow_momentum_equals_its_twin(setting, steps, seed):
+    inner, layers = setting
+    run_in_lockstep(inner, lambda opt: MultilayerLookahead(opt, layers), steps, seed, layers)
 
 
 @pytest.mark.slow

@@ -60,7 +60,8 @@ class TwinLookahead:
     def __init__(self, x, inner, layers):
         self.x, self.inner, self.layers, self.t = x.copy(), inner, layers, 0
         self.slow = [x.copy() for _ in layers]
-        self.cache = [np.zeros_like(x) for _ in layers]
+        self.b = [np.zeros_like(x) for _ in layers]
+        self.cache = [[np.zeros_like(x) for _ in range(depth + 1)] for depth in range(len(layers))]
 
     def step(self, g):
         self.x = self.inner.step(self.x, g)
@@ -68,13 +69,46 @@ class TwinLookahead:
         for depth, layer in enumerate(self.layers):
             if self.t % math.prod(below.k for below in self.layers[: depth + 1]):
                 break
-            self.slow[depth] = (1 - layer.alpha) * self.slow[depth] + layer.alpha * self.x
+            alpha = self.alpha(layer)
+            self.move(depth, layer, alpha)
             self.x = self.slow[depth].copy()
-            if layer.pullback == "reset":
-                self.inner.m = np.zeros_like(self.x)
-            if layer.pullback == "pullback":
-                self.inner.m = layer.alpha * self.inner.m + (1 - layer.alpha) * self.cache[depth]
-                self.cache[depth] = np.copy(self.inner.m)
+            for level in range(depth + 1):  # 0 is the inner optimizer's momentum, l that of layer l
+                self.act_on(level, depth, layer, alpha)
             for below in range(depth):
                 self.slow[below] = self.slow[depth].copy()
-                self.cache[below] = np.copy(self.inner.m) if self.inner.m is not None else self.cache[below]
+                for level in range(below + 1):
+                    kept = self.momentum(level)
+                    self.cache[below][level] = np.copy(kept) if kept is not None else self.cache[below][level]
+
+    def alpha(self, layer):
+        if layer.schedule == "linear":
+            return layer.alpha + (1 - layer.alpha) * self.t / layer.horizon
+        if layer.schedule == "cubic":
+            return 1 - (1 - layer.alpha) * (self.t / layer.horizon) ** 3
+        return layer.alpha
+
+    def move(self, depth, layer, alpha):
+        mu = getattr(layer, "momentum", 0.0)
+        if mu == 0:
+            self.slow[depth] = (1 - alpha) * self.slow[depth] + alpha * self.x
+            return
+        d = self.slow[depth] - self.x
+        self.b[depth] = mu * self.b[depth] + d
+        self.slow[depth] = self.slow[depth] - alpha * (d + mu * self.b[depth] if layer.nesterov else self.b[depth])
+
+    def momentum(self, level):
+        return self.b[level - 1] if level else self.inner.m
+
+    def act_on(self, level, depth, layer, alpha):
+        momentum = self.momentum(level)
+        if momentum is None or layer.pullback == "none":
+            return
+        if layer.pullback == "reset":
+            now = np.zeros_like(self.x)
+        else:
+            now = alpha * momentum + (1 - alpha) * self.cache[depth][level]
+            self.cache[depth][level] = np.copy(now)
+        if level:
+            self.b[level - 1] = now
+        else:
+            self.inner.m = now

@@ -74,6 +74,8 @@ class Trainer:
         if hardware.compile and hardware.device.type == "cpu" and hasattr(optimizer, "compile"):
             optimizer.compile()
         self.epochs, self.total_steps = recipe.epochs, recipe.epochs * len(batches)
+        if hasattr(optimizer, "set_horizon"):
+            optimizer.set_horizon(self.total_steps)
         self.scheduler = LambdaLR(optimizer, schedules.over_steps(recipe.schedule, self.total_steps, recipe.warmup))
         self.scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.precision == "fp16")
         self.augment_generator = torch.Generator(hardware.device).manual_seed(augment_seed)
