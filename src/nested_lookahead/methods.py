@@ -52,6 +52,9 @@ METHODS = {
         Method("nadam", "NAdam", "#785A87", "<"),
         Method("radam", "RAdam", "#87964B", ">"),
         Method("adagrad", "Adagrad", "#A51E3C", "p"),
+        Method("snoo", "SNOO", "#050AEA", PLAIN),
+        Method("slowmo", "SlowMo", "#8B52FA", PLAIN),
+        Method("nested_momentum", "Nested Lookahead, outer momentum", "#D010A9", PLAIN),
         Method("nested_lookahead_replica", "Nested Lookahead replica", "#A55A2D", PLAIN),
     )
 }

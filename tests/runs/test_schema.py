@@ -50,11 +50,23 @@ def test_the_pullback_choices_are_those_of_the_optimizer():
 
 @pytest.mark.parametrize("choice", [c for c in choices("optimizer") if "lookahead" in c])
 def test_a_wrapper_has_the_defaults_of_its_signature(choice):
-    """The signature owns them; a YAML file has to show them, for only what it shows can be changed without a plus."""
+    """The signature owns them; a YAML file has to show them, for only what it shows can be changed without a plus.
+
+    What a signature has by keyword alone, momentum and schedules of the slow weights, is shown by `snoo` and the like.
+    """
     chosen = resolved(f"optimizer={choice}").optimizer
     defaults = signatures.defaults_of(chosen.target)
+    module, _, name = chosen.target.rpartition(".")
+    told = inspect.signature(getattr(__import__(module, fromlist=[name]), name)).parameters
     shown = {key: value for key, value in chosen.settings.items() if key != "layers"}
-    assert shown == {key: value for key, value in defaults.items() if key not in ("lr", "weight_decay")}
+    assert shown == {key: x for key, x in defaults.items() if told[key].kind is not inspect.Parameter.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize("choice", ["snoo", "slowmo", "nested_momentum"])
+def test_a_preset_with_slow_momentum_has_settings_that_its_target_takes(choice):
+    chosen = resolved(f"optimizer={choice}").optimizer
+    assert set(chosen.settings) <= set(signatures.defaults_of(chosen.target))
+    assert max(chosen.settings.get(key, 0) for key in ("slow_momentum", "outer_momentum")) > 0
 
 
 def test_the_settings_of_a_choice_are_those_of_its_target():
@@ -178,7 +190,7 @@ def test_a_layer_with_code_of_its_own_has_the_types_of_its_signature(layers):
     [
         (
             "k: 5, alpha: 0.5, mmu: 1",
-            "optimizer.layers[0].mmu: no such key; did you mean 'mu'? optimizer.layers[0] has _target_, alpha, k, mu, ",
+            "optimizer.layers[0].mmu: no such key; did you mean 'mu'? optimizer.layers[0] has _target_, alpha, horizon, ",
         ),
         ("k: 5", "optimizer.layers[0].alpha: missing; somebodys_layers.HeavyBall needs it"),
         ("k: 5, alpha: 0.5, mu: abc", "optimizer.layers[0].mu: Value 'abc' of type 'str' could not be converted to "),
