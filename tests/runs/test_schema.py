@@ -190,7 +190,7 @@ def test_a_layer_with_code_of_its_own_has_the_types_of_its_signature(layers):
     [
         (
             "k: 5, alpha: 0.5, mmu: 1",
-            "optimizer.layers[0].mmu: no such key; did you mean 'mu'? optimizer.layers[0] has _target_, alpha, horizon, ",
+            "optimizer.layers[0].mmu: no such key; did you mean 'mu'? optimizer.layers[0] has _target_, alpha, ",
         ),
         ("k: 5", "optimizer.layers[0].alpha: missing; somebodys_layers.HeavyBall needs it"),
         ("k: 5, alpha: 0.5, mu: abc", "optimizer.layers[0].mu: Value 'abc' of type 'str' could not be converted to "),

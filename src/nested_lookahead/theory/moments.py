@@ -10,7 +10,7 @@ Arrays of curvatures, variances, learning rates and starts broadcast against eac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -144,14 +144,14 @@ class Stage(Protocol[S]):
     def applied(self, now: S, /) -> S: ...
 
 
-def after_steps(stages: Sequence[Stage[S]], layers: Layers, steps: int, now: S, depth: int = 0) -> S:
+def after_steps(stages: Sequence[Stage[S]], layers: Sequence[Any], steps: int, now: S, depth: int = 0) -> S:
     """Moments or state after so many fast steps; without what is left of them that ends no cycle of layer ``depth``.
 
     At a layer's sync all below it are equal to it: so whole cycles of the outermost layer come first, then those of
     the next that have been finished since, and so on.
     """
     for level in range(len(stages) - 1, depth - 1, -1):
-        period = int(np.prod([k for k, _ in layers[:level]], dtype=int))
+        period = int(np.prod([k for k, *_ in layers[:level]], dtype=int))
         done, steps = divmod(steps, period)
         now = stages[level].repeated(done).applied(now)
     return now

@@ -21,7 +21,7 @@ BUFFER_SHARES: dict[str, Callable[[float], tuple[float, float]]] = {
 
 @dataclass(frozen=True)
 class State:
-    """Of z = (x, momentum buffer): mean (…, 2) and covariance (…, 2, 2)."""
+    """Of z = (x, momentum buffer, …): mean (…, size) and covariance (…, size, size)."""
 
     mean: Array
     covariance: Array
@@ -29,7 +29,7 @@ class State:
 
 @dataclass(frozen=True)
 class Transition:
-    """z ← matrix z + ξ, ξ of this covariance: matrices (…, 2, 2)."""
+    """z ← matrix z + ξ, ξ of this covariance: matrices (…, size, size)."""
 
     matrix: Array
     noise: Array
@@ -41,7 +41,9 @@ class Transition:
     def repeated(self, times: int) -> Transition:
         """That many as one, by doubling."""
         if times == 0:
-            return Transition(np.broadcast_to(np.eye(2), self.matrix.shape), np.zeros_like(self.noise))
+            return Transition(
+                np.broadcast_to(np.eye(self.matrix.shape[-1]), self.matrix.shape), np.zeros_like(self.noise)
+            )
         half = self.repeated(times // 2)
         twice = half.then(half)
         return twice.then(self) if times % 2 else twice
@@ -61,10 +63,25 @@ class Transition:
         if not np.all(radius < 1):
             raise ValueError("unstable: no steady state at this learning rate and momentum")
         kronecker = np.einsum("...ij,...kl->...ikjl", self.matrix, self.matrix)
-        square = kronecker.reshape(*kronecker.shape[:-4], 4, 4)
-        right = self.noise.reshape(*self.noise.shape[:-2], 4, 1)
-        result: Array = np.linalg.solve(np.eye(4) - square, right).reshape(self.noise.shape)
+        size = self.matrix.shape[-1] ** 2
+        square = kronecker.reshape(*kronecker.shape[:-4], size, size)
+        right = self.noise.reshape(*self.noise.shape[:-2], size, 1)
+        result: Array = np.linalg.solve(np.eye(size) - square, right).reshape(self.noise.shape)
         return result
+
+
+def fast_step(
+    lr: ArrayLike, curvature: ArrayLike, noise: ArrayLike, momentum: float, nesterov: bool
+) -> tuple[Array, Array]:
+    """A step of SGD: the matrix (…, 2, 2) on (x, buffer), and what one standard deviation of its noise adds (…, 2)."""
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+    rate, a, variance = arrays(lr, curvature, noise)
+    matrix = np.empty((*rate.shape, 2, 2))
+    pull = rate * (1 + momentum) if nesterov else rate
+    matrix[..., 0, 0], matrix[..., 0, 1] = 1 - pull * a, -rate * momentum * (momentum if nesterov else 1)
+    matrix[..., 1, 0], matrix[..., 1, 1] = a, momentum
+    return matrix, np.sqrt(variance)[..., None] * np.stack([pull * a, -a], axis=-1)
 
 
 def transitions(
@@ -85,16 +102,8 @@ def transitions(
     Raises:
         ValueError: as `cycles`; a momentum or pullback that there is not.
     """
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum must be in [0, 1), got {momentum}")
-    rate, a, variance = arrays(lr, curvature, noise)
-    matrix = np.empty((*rate.shape, 2, 2))
-    pull = rate * (1 + momentum) if nesterov else rate
-    matrix[..., 0, 0], matrix[..., 0, 1] = 1 - pull * a, -rate * momentum * (momentum if nesterov else 1)
-    matrix[..., 1, 0], matrix[..., 1, 1] = a, momentum
-    kick = np.stack([pull * a, -a], axis=-1)
-    covariance = variance[..., None, None] * kick[..., :, None] * kick[..., None, :]
-    found = [Transition(matrix, covariance)]
+    matrix, kick = fast_step(lr, curvature, noise, momentum, nesterov)
+    found = [Transition(matrix, kick[..., :, None] * kick[..., None, :])]
     for (k, alpha), mode in zip(checked(layers), modes_of(pullback, len(layers)), strict=True):
         kept, taken = BUFFER_SHARES[mode](alpha)
         inner = found[-1].repeated(k)

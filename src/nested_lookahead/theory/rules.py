@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nested_lookahead.theory.checks import Array, Layers, checked
-from nested_lookahead.theory.momentum import modes_of, transitions
+from nested_lookahead.theory.moments import Moments
+from nested_lookahead.theory.momentum import fast_step, modes_of
 
 
 class Rule(NamedTuple):
@@ -19,6 +20,8 @@ class Rule(NamedTuple):
     """Length of the vector."""
     sync: Callable[[int], Array | None]
     """The map (size, size) that follows fast step t = 1, 2, …; None where there is none."""
+    held: tuple[bool, ...] = ()
+    """Which entries start at x, rather than at 0; if not said, every other one."""
 
 
 def lookahead_rule(layers: Layers, pullback: str | Sequence[str] = "none") -> Rule:
@@ -61,27 +64,59 @@ def trajectory(
 ) -> Iterator[tuple[Array, Array]]:
     """Mean (…, size) and covariance (…, size, size) of the rule's vector after each step; one learning rate per step.
 
-    The buffer starts at zero, everything else at x.
+    The buffer starts at zero, everything else at x. What is followed is a square root of the covariance, so that no
+    variance is negative, however far a transient went.
 
     Raises:
         ValueError: as `transitions`.
     """
     shape = np.broadcast_shapes(np.shape(curvature), np.shape(noise), np.shape(start), *map(np.shape, lrs))
-    held = np.ones(rule.size)
-    held[1::2] = 0  # the buffer and its caches
+    held = np.array(rule.held or [i % 2 == 0 for i in range(rule.size)], dtype=np.float64)
     mean = np.broadcast_to(np.asarray(start, dtype=np.float64), shape)[..., None] * held
-    covariance = np.broadcast_to(np.asarray(start_variance, dtype=np.float64), shape)[..., None, None] * np.outer(
-        held, held
-    )
+    spread = np.broadcast_to(np.sqrt(np.asarray(start_variance, dtype=np.float64)), shape)
+    root = np.zeros((*shape, rule.size, rule.size))
+    root[..., 0] = spread[..., None] * held
     for step, lr in enumerate(lrs, start=1):
-        fast = transitions(lr, (), curvature, noise, momentum, nesterov)[0]
-        move = np.broadcast_to(np.eye(rule.size), (*fast.matrix.shape[:-2], rule.size, rule.size)).copy()
-        move[..., :2, :2] = fast.matrix
-        kick = np.zeros_like(move)
-        kick[..., :2, :2] = fast.noise
-        sync = rule.sync(step)
-        if sync is not None:
-            move, kick = sync @ move, sync @ kick @ sync.T
+        move, kick = step_of(rule, step, lr, curvature, noise, momentum, nesterov)
         mean = np.squeeze(move @ mean[..., None], axis=-1)
-        covariance = move @ covariance @ np.swapaxes(move, -1, -2) + kick
-        yield mean, covariance
+        columns = np.concatenate([move @ root, np.broadcast_to(kick, mean.shape)[..., None]], axis=-1)
+        root = np.swapaxes(np.linalg.qr(np.swapaxes(columns, -1, -2), mode="r"), -1, -2)
+        yield mean, root @ np.swapaxes(root, -1, -2)
+
+
+def step_of(
+    rule: Rule, step: int, lr: ArrayLike, curvature: ArrayLike, noise: ArrayLike, momentum: float, nesterov: bool
+) -> tuple[Array, Array]:
+    """Of the step and the sync after it: the matrix (…, size, size), and a standard deviation of noise (…, size)."""
+    fast, push = fast_step(lr, curvature, noise, momentum, nesterov)
+    move = np.broadcast_to(np.eye(rule.size), (*fast.shape[:-2], rule.size, rule.size)).copy()
+    move[..., :2, :2] = fast
+    kick = np.zeros(move.shape[:-1])
+    kick[..., :2] = push
+    sync = rule.sync(step)
+    return (move, kick) if sync is None else (sync @ move, kick @ sync.T)
+
+
+def impulse_moments(
+    lrs: Sequence[ArrayLike],
+    rule: Rule,
+    start: ArrayLike = 1.0,
+    curvature: ArrayLike = 1.0,
+    noise: ArrayLike = 1.0,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    entry: int = 0,
+) -> Moments:
+    """Of one entry at the end, from what the noise of each step becomes by then: a sum of squares, exact to rounding.
+
+    Goes back from the end: a row vector times the matrices of the last steps says what an impulse before them becomes.
+    """
+    shape = np.broadcast_shapes(np.shape(curvature), np.shape(noise), np.shape(start), *map(np.shape, lrs))
+    row = np.broadcast_to(np.eye(rule.size)[entry], (*shape, rule.size))
+    variance = np.zeros(shape)
+    for step in range(len(lrs), 0, -1):
+        move, kick = step_of(rule, step, lrs[step - 1], curvature, noise, momentum, nesterov)
+        variance = variance + np.sum(row * kick, axis=-1) ** 2
+        row = np.squeeze(row[..., None, :] @ move, axis=-2)
+    held = np.array(rule.held or [i % 2 == 0 for i in range(rule.size)], dtype=np.float64)
+    return Moments(np.asarray(start) * (row @ held), variance)
