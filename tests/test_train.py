@@ -101,6 +101,8 @@ def test_a_sweep(command):
         ["optimizer=lookahead", "optimizer/inner=adam", "pullback=reset"],
         ["optimizer=multilayer_lookahead", "optimizer/inner=adamw", "pullback=pullback"],
         ["optimizer=multilayer_lookahead", "optimizer.layers=[[2,0.5],[3,0.9]]"],
+        ["optimizer=sgd", "ema=0.9", "tail=0.5", "evaluation.weights=ema", "model=cnn", "model.width=4"],
+        ["ema=[0.9,0.99]", "tail=0"],
         ["optimizer=snoo", "optimizer.k=2", "+optimizer.schedule=linear"],
         ["optimizer=slowmo", "optimizer.k=2", "pullback=reset"],
         ["optimizer=nested_momentum", "optimizer.h=1.2", "+optimizer.schedule=cubic"],
@@ -190,6 +192,8 @@ MISTAKES = [
     (["optimizer.kk=3"], ["optimizer.kk: no such key", "did you mean 'k'?", "alpha, h, inner, k"]),
     (["+optimizer.kk=3"], ["optimizer.kk: no such key", "did you mean 'k'?", "alpha, h, inner, k"]),
     (["optimizer=foo"], ["'optimizer/foo'", choices("optimizer")]),
+    (["ema=1"], ["ema=1: must be an integer in (0, 1)"]),
+    (["tail=1.0"], ["tail=1.0: must be in [0, 1)"]),
     (["optimizer.alpha=1.5"], ["alpha must be in (0, 1], got 1.5"]),
     (["optimizer.alpha=2"], ["alpha must be in (0, 1], got 2.0"]),
     (

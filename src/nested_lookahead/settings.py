@@ -115,7 +115,7 @@ class Evaluation:
     """Size of the fixed part of the training data that the train metrics come from."""
     bn_batches: int = within(">= 1")
     """Number of training batches from which batch-norm statistics are estimated for the slow weights."""
-    weights: str = within("one of fast, slow")
+    weights: str = within("one of fast, slow, ema, tail")
     """Whose validation accuracy is a run's one number."""
 
 

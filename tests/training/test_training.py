@@ -24,7 +24,7 @@ from nested_lookahead.tasks.datasets import digits
 from nested_lookahead.tasks.models import cnn, mlp, resnet18, resnet18_cifar
 from nested_lookahead.training import hardware, schedules
 from nested_lookahead.training.batches import Batches
-from nested_lookahead.training.fit import evaluate, fit, measure, slow_weights_in
+from nested_lookahead.training.fit import evaluate, fit, measure, weights_in
 from nested_lookahead.training.hardware import Hardware
 from nested_lookahead.training.trainer import Diverged, Recipe, Trainer, seed_of
 
@@ -214,7 +214,7 @@ def test_evaluation_leaves_no_trace():
     trainer.train_epoch()
     before = copy.deepcopy(trainer.state_dict())
     evaluate(trainer, EVALUATION)
-    with pytest.raises(ZeroDivisionError), slow_weights_in(trainer, EVALUATION):
+    with pytest.raises(ZeroDivisionError), weights_in(trainer, EVALUATION, "slow"):
         raise ZeroDivisionError
     after = trainer.state_dict()
     assert all(torch.equal(after["model"][name], value) for name, value in before["model"].items())

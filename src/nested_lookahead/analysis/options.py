@@ -44,7 +44,9 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         help="folders or archives (.tar.xz) of runs, at any depth (default: newest study)",
     )
     parser.add_argument("--out", type=Path, help="where to write (default: analysis/ in the first folder)")
-    parser.add_argument("--weights", choices=("fast", "slow"), default="fast", help="weights that are compared")
+    parser.add_argument(
+        "--weights", choices=("fast", "slow", "ema", "tail"), default="fast", help="weights that are compared"
+    )
     parser.add_argument(
         "--split",
         choices=("test", "validation", "train"),

@@ -121,7 +121,7 @@ def _groups(runs: pd.DataFrame) -> pd.DataFrame:
 def final_values(runs: pd.DataFrame, metrics: pd.DataFrame, weights: str, split: str) -> pd.DataFrame:
     """Accuracy (%) of each run at its last epoch, NaN of a diverged run.
 
-    A method without slow weights is measured by the only ones it has, as its fast weights are what it would deploy.
+    A method without such weights is measured by its fast ones, as its fast weights are what it would deploy.
     """
     rows = metrics[metrics["split"] == split]
     last = rows[rows["step"] == rows.groupby("path", observed=True)["step"].transform("max")]
@@ -129,7 +129,7 @@ def final_values(runs: pd.DataFrame, metrics: pd.DataFrame, weights: str, split:
     chosen = values.get(weights, values.get("fast"))
     if chosen is None:
         raise UserError(f"nothing was measured on the {split} split")
-    if weights == "slow" and "fast" in values:
+    if weights != "fast" and "fast" in values:
         chosen = chosen.fillna(values["fast"])
     final = runs[["path", "group", "seed"]].copy()
     accuracy = final["path"].map(chosen).astype(float)

@@ -156,8 +156,10 @@ def evaluation_line(trainer: Trainer, rows: Sequence[Mapping[str, Any]]) -> str:
     parts.append(f"train loss {value['fast', 'train']['loss']:.4f}")
     shown, row = _shown(rows)
     accuracy = f"{shown} {100 * row['accuracy']:.2f}%"
-    if ("slow", shown) in value:
-        accuracy += f" (slow {100 * value['slow', shown]['accuracy']:.2f}%)"
+    others = [weights for weights, split in value if split == shown and weights != "fast"]
+    if others:
+        said = ", ".join(f"{weights} {100 * value[weights, shown]['accuracy']:.2f}%" for weights in others)
+        accuracy += f" ({said})"
     parts.append(accuracy)
     parts.append(f"{trainer.step * trainer.batches.batch_size / max(trainer.seconds, 1e-9):,.0f} images/s")
     return "  ".join(parts)

@@ -89,6 +89,8 @@ class Config:
     weight_decay: float | None = None
     label_smoothing: float = within("in [0, 1)")
     grad_clip: float | None = within("> 0")
+    ema: Any = within("in (0, 1)")  # noqa: RUF009  # a number or a list of them
+    tail: float | None = within("in [0, 1)")
     precision: str = within("one of auto, fp32, bf16, fp16")
     channels_last: bool | None = None
     compile: bool = MISSING

@@ -68,7 +68,7 @@ def divergence(rows: list[Row]) -> str | None:
 
 
 def evaluate(trainer: Trainer, evaluation: Evaluation) -> list[Row]:
-    """One row per split and kind of weights: the fast ones and, of a Lookahead, the outermost slow ones."""
+    """One row per split and kind of weights: the fast ones, a Lookahead's outermost slow ones, and averages."""
     trainer.processes.copy_from_first(*trainer.model.buffers())  # each has seen other batches
     data, size = trainer.data, evaluation.train_samples
     splits = {
@@ -77,8 +77,10 @@ def evaluate(trainer: Trainer, evaluation: Evaluation) -> list[Row]:
         "test": data.test,
     }
     rows: list[Row] = []
-    for weights in ("fast", "slow") if hasattr(trainer.optimizer, "slow_weights") else ("fast",):
-        with slow_weights_in(trainer, evaluation) if weights == "slow" else nullcontext():
+    kinds = ["fast", *(["slow"] if hasattr(trainer.optimizer, "slow_weights") else [])]
+    kinds += [name for name, average in trainer.averages.items() if average.ready]
+    for weights in kinds:
+        with weights_in(trainer, evaluation, weights) if weights != "fast" else nullcontext():
             for name, split in splits.items():
                 if not len(split):
                     continue
@@ -114,16 +116,17 @@ def measure(trainer: Trainer, split: Samples, batch_size: int) -> tuple[float, f
 
 
 @contextmanager
-def slow_weights_in(trainer: Trainer, evaluation: Evaluation) -> Iterator[None]:
-    """The outermost slow weights in the model, with batch-norm statistics of their own, for a ``with`` block.
+def weights_in(trainer: Trainer, evaluation: Evaluation, kind: str) -> Iterator[None]:
+    """The outermost slow weights or an average in the model, with batch-norm statistics of their own, in a block.
 
     The running statistics belong to the fast weights. As for weight averages (Izmailov et al. 2018, Section 3.2),
-    those of the slow weights are averaged over a fixed set of training batches, and the others restored afterwards.
+    those of the others are averaged over a fixed set of training batches, and the others restored afterwards.
     """
     model = trainer.model
     norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
     saved = [({name: buffer.clone() for name, buffer in norm.named_buffers()}, norm.momentum) for norm in norms]
-    with trainer.optimizer.slow_weights():  # type: ignore[attr-defined]
+    swap: Any = trainer.optimizer.slow_weights if kind == "slow" else trainer.averages[kind].weights  # type: ignore[attr-defined]
+    with swap():
         try:
             _estimate_batch_norm(trainer, norms, evaluation.bn_batches)
             yield

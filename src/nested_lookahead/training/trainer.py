@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from nested_lookahead.tasks import augment
 from nested_lookahead.tasks.data import Dataset, Samples
 from nested_lookahead.training import schedules
+from nested_lookahead.training.averages import averages_of
 from nested_lookahead.training.batches import Batches
 from nested_lookahead.training.hardware import Hardware
 from nested_lookahead.training.processes import ALONE, Processes
@@ -52,6 +53,10 @@ class Recipe:
     label_smoothing: float = 0.0
     grad_clip: float | None = None
     """Largest L2 norm of the whole gradient."""
+    ema: tuple[float, ...] = ()
+    """Decays of the averages of the weights that are kept beside the run."""
+    tail: float | None = None
+    """Share of training after which the mean of the weights begins; None keeps none."""
 
 
 class Trainer:
@@ -77,6 +82,7 @@ class Trainer:
         if hasattr(optimizer, "set_horizon"):
             optimizer.set_horizon(self.total_steps)
         self.scheduler = LambdaLR(optimizer, schedules.over_steps(recipe.schedule, self.total_steps, recipe.warmup))
+        self.averages = averages_of([*model.parameters()], recipe.ema, recipe.tail, self.total_steps)
         self.scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.precision == "fp16")
         self.augment_generator = torch.Generator(hardware.device).manual_seed(augment_seed)
         self._parts: dict[int, Samples] = {}
@@ -117,6 +123,8 @@ class Trainer:
         for images, labels in self.batches:
             self.losses[self.step % len(self.batches)] = self.train_step(images, labels)
             self.step += 1
+            for average in self.averages.values():
+                average.update(self.step)
             if self.step % self.check_every == 0:
                 self._check_losses()
                 count()
@@ -202,8 +210,10 @@ class Trainer:
         on_cuda = self.hardware.device.type == "cuda"
         return {
             "model": self.model.state_dict(),
+            "parameters": [name for name, _ in self.model.named_parameters()],
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            "averages": {name: average.state_dict() for name, average in self.averages.items()},
             "batches": self.batches.state_dict(),
             "scaler": self.scaler.state_dict(),
             "losses": self.losses,
@@ -225,6 +235,8 @@ class Trainer:
         self.model.load_state_dict(state_dict["model"])
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self.scheduler.load_state_dict(state_dict["scheduler"])
+        for name, average in self.averages.items():
+            average.load_state_dict(state_dict["averages"][name])
         self.batches.load_state_dict(state_dict["batches"])
         self.scaler.load_state_dict(state_dict["scaler"])
         self.augment_generator.set_state(state_dict["random"]["augment"])

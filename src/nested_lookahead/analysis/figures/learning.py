@@ -97,8 +97,8 @@ def _said_of_curves(task: Task, options: Options, styles: dict[str, Look]) -> st
         said.append("Thin and greyer: published numbers, of other code.")
     if options.x == "seconds" and len(set(task.runs.get("device_name", ()))) > 1:
         said.append("The runs were made on different hardware: do not compare their seconds.")
-    if task.weights == "slow":
-        said.append("Methods without slow weights are shown by their only ones.")
+    if task.weights != "fast":
+        said.append(f"Methods without {task.weights} weights are shown by their fast ones.")
     return " ".join(said)
 
 

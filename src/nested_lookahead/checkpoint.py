@@ -1,0 +1,44 @@
+"""Weights out of a run's checkpoint, to keep or to deploy: ``weights("outputs/…/seed=0", "ema")``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def weights(run: str | Path, kind: str = "fast") -> dict[str, Tensor]:
+    """The model's state dict with one kind of weights, of a run's directory or its checkpoint; `torch.save` keeps it.
+
+    Kinds are ``fast``, ``slow`` (a Lookahead's outermost) and those of the averages that the run kept (``ema``,
+    ``tail``). Buffers are the fast weights': estimate batch-norm statistics anew for others, by
+    `torch.optim.swa_utils.update_bn`.
+
+    Raises:
+        ValueError: there are no weights of that kind; the message lists those that there are.
+    """
+    path = Path(run)
+    file = path / "checkpoint.pt" if path.is_dir() else path
+    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    found = kinds(state)
+    if kind not in found:
+        raise ValueError(f"weights must be one of {', '.join(found)}, got {kind!r}")
+    model: dict[str, Tensor] = dict(state["model"])
+    return model | dict(zip(state["parameters"], found[kind], strict=True)) if kind != "fast" else model
+
+
+def kinds(state: dict[str, Any]) -> dict[str, list[Tensor]]:
+    """Of a trainer's state: each kind of weights, in the order of the model's parameters."""
+    model = state["model"]
+    names = state.get("parameters", [])
+    found = {"fast": [model[name] for name in names]}
+    optimizer = state["optimizer"]
+    if "lookahead" in optimizer["param_groups"][0] and names:
+        depth = len(optimizer["param_groups"][0]["lookahead"]["layers"])
+        slow = [optimizer["state"].get(i, {}) for i in range(len(names))]
+        # A parameter that has been frozen from the start has no slow weights: it has not moved.
+        found["slow"] = [own.get(f"slow_{depth}", model[name]) for own, name in zip(slow, names, strict=True)]
+    averages = state.get("averages", {})
+    return found | {name: average["kept"] for name, average in averages.items() if average["ready"]}
