@@ -26,15 +26,17 @@ def weights(run: str | Path, kind: str = "fast") -> dict[str, Tensor]:
     if kind not in found:
         raise ValueError(f"weights must be one of {', '.join(found)}, got {kind!r}")
     model: dict[str, Tensor] = dict(state["model"])
-    return model | dict(zip(state["parameters"], found[kind], strict=True)) if kind != "fast" else model
+    return model | dict(zip(state.get("parameters", []), found[kind], strict=True))
 
 
 def kinds(state: dict[str, Any]) -> dict[str, list[Tensor]]:
     """Of a trainer's state: each kind of weights, in the order of the model's parameters."""
     model = state["model"]
     names = state.get("parameters", [])
-    found = {"fast": [model[name] for name in names]}
     optimizer = state["optimizer"]
+    found = {"fast": [model[name] for name in names]}
+    if optimizer["param_groups"][0].get("train_mode"):
+        found["fast"] = [_averaged(optimizer, i, model[name]) for i, name in enumerate(names)]
     if "lookahead" in optimizer["param_groups"][0] and names:
         depth = len(optimizer["param_groups"][0]["lookahead"]["layers"])
         slow = [optimizer["state"].get(i, {}) for i in range(len(names))]
@@ -42,3 +44,11 @@ def kinds(state: dict[str, Any]) -> dict[str, list[Tensor]]:
         found["slow"] = [own.get(f"slow_{depth}", model[name]) for own, name in zip(slow, names, strict=True)]
     averages = state.get("averages", {})
     return found | {name: average["kept"] for name, average in averages.items() if average["ready"]}
+
+
+def _averaged(optimizer: dict[str, Any], index: int, trained: Tensor) -> Tensor:
+    """Of what a Schedule-Free optimizer trains, (1 − β) z + β x, the average x."""
+    group = next(group for group in optimizer["param_groups"] if index in group["params"])
+    own = optimizer["state"].get(index, {})
+    beta = group["momentum"] if "momentum" in group else group["betas"][0]
+    return trained.lerp(own["z"], 1 - 1 / beta) if "z" in own else trained

@@ -55,6 +55,7 @@ METHODS = {
         Method("snoo", "SNOO", "#050AEA", PLAIN),
         Method("slowmo", "SlowMo", "#8B52FA", PLAIN),
         Method("nested_momentum", "Nested Lookahead, outer momentum", "#D010A9", PLAIN),
+        Method("schedule_free", "Schedule-Free SGD", "#5D2B58", PLAIN),
         Method("nested_lookahead_replica", "Nested Lookahead replica", "#A55A2D", PLAIN),
     )
 }

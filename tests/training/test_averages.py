@@ -112,3 +112,32 @@ def test_weights_of_each_kind_come_out_of_a_checkpoint(tmp_path):
         other.load_state_dict(torch.load(tmp_path / "kept.pt", weights_only=True))
         with swap():
             assert torch.equal(flat(other.parameters()), flat(trainer.model.parameters()))
+
+
+@pytest.mark.parametrize("form", ["SGDScheduleFree", "AdamWScheduleFree"])
+def test_schedule_free_trains_as_its_own_loop_does(form, tmp_path):
+    """Modes set by hand, as its package says; ours evaluates in between, and comes back bit for bit."""
+    schedulefree = pytest.importorskip("schedulefree")
+
+    def make(params):
+        return getattr(schedulefree, form)(params, lr=0.05)
+
+    trainer, own = make_trainer(optimizer=make), make_trainer(optimizer=make)
+    rows = list(fit(trainer, EVALUATION))
+    own.optimizer.train()
+    own.model.train()
+    for _ in range(2):
+        for images, labels in own.batches:
+            logits = own.model(own.data.normalize(images))
+            own.optimizer.zero_grad()
+            nn.functional.cross_entropy(logits, labels).backward()
+            own.optimizer.step()
+    assert torch.equal(flat(trainer.model.parameters()), flat(own.model.parameters()))
+    torch.save(trainer.state_dict(), tmp_path / "checkpoint.pt")
+    own.optimizer.eval()
+    kept = checkpoint.weights(tmp_path)
+    for name, param in own.model.named_parameters():
+        torch.testing.assert_close(kept[name], param.detach())
+    seen = {row["split"]: row["loss"] for row in rows[-1] if row["weights"] == "fast"}
+    plain = evaluate(own, EVALUATION)  # in the mode in which it is
+    assert {row["split"]: row["loss"] for row in plain if row["weights"] == "fast"} == pytest.approx(seen, rel=1e-4)

@@ -58,6 +58,29 @@ class Average:
         self.count = state_dict["count"]
 
 
+def has_modes(optimizer: Any) -> bool:
+    """Whether an optimizer trains other weights than those to evaluate, as Schedule-Free ones do."""
+    return callable(getattr(optimizer, "eval", None)) and callable(getattr(optimizer, "train", None))
+
+
+@contextmanager
+def own_average(optimizer: Any) -> Iterator[None]:
+    """Put the average that such an optimizer keeps into the model for a ``with`` block.
+
+    Its way back computes the weights that it trains, and rounds: so they are kept, and come back bit for bit.
+    """
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    trained = [param.detach().clone() for param in params]
+    modes = [group["train_mode"] for group in optimizer.param_groups]
+    optimizer.eval()
+    try:
+        yield
+    finally:
+        _copy(params, trained)
+        for group, mode in zip(optimizer.param_groups, modes, strict=True):
+            group["train_mode"] = mode
+
+
 def averages_of(
     params: Sequence[nn.Parameter], decays: Sequence[float], tail: float | None, steps: int
 ) -> dict[str, Average]:

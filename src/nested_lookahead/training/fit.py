@@ -12,6 +12,7 @@ from torch import nn
 
 from nested_lookahead.settings import Evaluation
 from nested_lookahead.tasks.data import Samples, in_order
+from nested_lookahead.training.averages import has_modes, own_average
 from nested_lookahead.training.trainer import Diverged, Trainer
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -80,7 +81,8 @@ def evaluate(trainer: Trainer, evaluation: Evaluation) -> list[Row]:
     kinds = ["fast", *(["slow"] if hasattr(trainer.optimizer, "slow_weights") else [])]
     kinds += [name for name, average in trainer.averages.items() if average.ready]
     for weights in kinds:
-        with weights_in(trainer, evaluation, weights) if weights != "fast" else nullcontext():
+        others = weights != "fast" or has_modes(trainer.optimizer)
+        with weights_in(trainer, evaluation, weights) if others else nullcontext():
             for name, split in splits.items():
                 if not len(split):
                     continue
@@ -125,8 +127,7 @@ def weights_in(trainer: Trainer, evaluation: Evaluation, kind: str) -> Iterator[
     model = trainer.model
     norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
     saved = [({name: buffer.clone() for name, buffer in norm.named_buffers()}, norm.momentum) for norm in norms]
-    swap: Any = trainer.optimizer.slow_weights if kind == "slow" else trainer.averages[kind].weights  # type: ignore[attr-defined]
-    with swap():
+    with _swapped(trainer, kind):
         try:
             _estimate_batch_norm(trainer, norms, evaluation.bn_batches)
             yield
@@ -136,6 +137,14 @@ def weights_in(trainer: Trainer, evaluation: Evaluation, kind: str) -> Iterator[
                     norm.momentum = momentum
                     for name, buffer in norm.named_buffers():
                         buffer.copy_(buffers[name])
+
+
+def _swapped(trainer: Trainer, kind: str) -> Any:
+    """A block with these weights in the model; the fast ones are, of a Schedule-Free optimizer, its own average."""
+    optimizer: Any = trainer.optimizer
+    if kind == "fast":
+        return own_average(optimizer)
+    return optimizer.slow_weights() if kind == "slow" else trainer.averages[kind].weights()
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from nested_lookahead.tasks import augment
 from nested_lookahead.tasks.data import Dataset, Samples
 from nested_lookahead.training import schedules
-from nested_lookahead.training.averages import averages_of
+from nested_lookahead.training.averages import averages_of, has_modes
 from nested_lookahead.training.batches import Batches
 from nested_lookahead.training.hardware import Hardware
 from nested_lookahead.training.processes import ALONE, Processes
@@ -119,6 +119,8 @@ class Trainer:
                 later on other devices, where asking means waiting).
         """
         self.model.train()
+        if has_modes(self.optimizer):
+            self.optimizer.train()  # type: ignore[attr-defined]
         count = self._clock()
         for images, labels in self.batches:
             self.losses[self.step % len(self.batches)] = self.train_step(images, labels)
