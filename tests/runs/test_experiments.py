@@ -28,7 +28,7 @@ RUNS = {
     "laptop_tuning": 168,
     "grid": 243,
     "grid_pullback": 54,
-    "noisy_quadratic": 30,
+    "noisy_quadratic": 60,
 }
 
 
