@@ -33,6 +33,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--horizons", type=int, nargs="+", default=[10, 100, 1000, 10000], metavar="T", help="in steps")
     parser.add_argument("--momentum", action="store_true", help="tune with momentum, too (three minutes more)")
+    parser.add_argument("--rivals", action="store_true", help="tune slow momentum and averages, too (long)")
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/theory"), help="where to write (default: outputs/theory)"
     )
@@ -66,6 +67,8 @@ def main() -> None:
     }
     if options.momentum:
         tables["momentum"] = findings.momentum_table(problem, middle, watch)
+    if options.rivals:
+        tables["rivals"] = findings.rivals_table(problem, [steps for steps in horizons if steps <= 1000], watch)
     options.out.mkdir(parents=True, exist_ok=True)
     for table in tables.values():
         print(f"\n{table.text()}")
@@ -91,6 +94,7 @@ def draw(problem: Any, chosen: dict[Any, Any], middle: int) -> dict[str, Any]:
         "frontier": figures.frontier(),
         "scales": figures.two_scales_bound(),
         "cycle": figures.along_the_cycle(),
+        "read_out": figures.read_out(),
         "map": figures.nested_over_lookahead(problem, middle, chosen["best Lookahead", middle], watch),
     }
 

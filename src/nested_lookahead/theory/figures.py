@@ -130,6 +130,27 @@ def two_scales_bound() -> Figure:
     return figure
 
 
+def read_out() -> Figure:
+    """Fed back, an average lowers the fast mode's variance by so much; read out beside the run, it sends it to 0."""
+    speed = np.geomspace(1e-3, 0.9, 200)
+    with mpl.rc_context(STYLE):
+        figure, (ax,) = new_figure(1, 1, 3.2, width=5.0)
+        for depth, color in enumerate(COLORS.values()):
+            name = ("SGD", "one layer", "two layers", "three layers")[depth]
+            ax.loglog(speed, [least_variance(v, depth) for v in speed], color=color, label=name)
+        for decay, style in ((0.9, ":"), (0.99, "--"), (0.999, "-.")):
+            rate = 1 - speed
+            variance = speed / (2 - speed) * (1 - decay) / (1 + decay) * (1 + rate * decay) / (1 - rate * decay)
+            ax.loglog(speed, variance, color="#595959", ls=style, label=f"SGD, its EMA {decay:g} read out")
+        ax.set_xlabel("progress on the slow mode per step, in units of its curvature")
+        ax.set_ylabel("least steady variance of the fast mode / σ²")
+        ax.legend(loc="upper left", fontsize=SMALL)
+        _plain_numbers(ax)
+        grid(ax)
+        figure.suptitle("Fed back, each layer halves it at most; read out, it goes to 0", x=0.01, ha="left")
+    return figure
+
+
 def along_the_cycle(lr: float = 0.1) -> Figure:
     """Variance of fast, slow and outer weights at each step of a cycle of Nested Lookahead, in the steady state."""
     (k, _), (s, _) = layers = STANDARD

@@ -10,11 +10,13 @@ import numpy as np
 from scipy.optimize import brentq
 
 from nested_lookahead.signatures import defaults_of
+from nested_lookahead.theory.averages import floor
 from nested_lookahead.theory.checks import Layers
 from nested_lookahead.theory.moments import cycles, moments, steady_variance
 from nested_lookahead.theory.replica import replica_rule
+from nested_lookahead.theory.rivals import RIVALS
 from nested_lookahead.theory.rules import lookahead_rule, trajectory
-from nested_lookahead.theory.tuning import Problem, Tuned, divisors, periods_of, tune
+from nested_lookahead.theory.tuning import Problem, Tuned, periods_of, tune
 
 BY_DEPTH = ("SGD", "best Lookahead", "best nested", "best of three layers")
 """The methods, by number of layers."""
@@ -58,21 +60,13 @@ class Table:
 def best(problem: Problem, steps: int, depth: int, watch: Watch = unwatched, momentum: float | None = 0.0) -> Tuned:
     """The best settings of so many layers, over all periods that fit a whole number of times into the horizon.
 
-    Three layers extend the ten best pairs of periods, rather than trying all triples.
+    Of fewer layers, too, where so many do not fit.
     """
-    every = periods_of(steps, min(depth, 2))
+    every = periods_of(steps, depth) or periods_of(steps, depth - 1)
     if depth > 1 and momentum != 0:  # a hundred times the work
-        every = [periods for periods in every if all(k in (2, 5, 10, 20, 50) for k in periods)]
-    found = [
-        tune(problem, steps, periods, momentum) for periods in watch(every, f"{BY_DEPTH[min(depth, 2)]}, T = {steps}")
-    ]
-    found.sort(key=lambda tuned: tuned.risk)
-    if depth < 3:
-        return found[0]
-    pairs = [tuple(k for k, _ in tuned.layers) for tuned in found[:10]]
-    triples = sorted({(*pair, k) for pair in pairs for k in divisors(steps // int(np.prod(pair))) if k > 1})
-    third = [tune(problem, steps, periods, momentum) for periods in watch(triples, f"{BY_DEPTH[3]}, T = {steps}")]
-    return min([found[0], *third], key=lambda tuned: tuned.risk)
+        every = [periods for periods in every if all(k <= 50 for k in periods)]
+    found = [tune(problem, steps, periods, momentum) for periods in watch(every, f"{BY_DEPTH[depth]}, T = {steps}")]
+    return min(found, key=lambda tuned: tuned.risk)
 
 
 def described(tuned: Tuned) -> str:
@@ -91,9 +85,10 @@ def horizon_table(
             if depth < 3 or steps <= 1000:
                 chosen[method, steps] = best(problem, steps, depth, watch)
         if steps <= 1000:
-            for method, source in (("SGD, linear decay", "SGD"), ("Lookahead, linear decay", "best Lookahead")):
-                periods = tuple(k for k, _ in chosen[source, steps].layers)
-                chosen[method, steps] = tune(problem, steps, periods, decay="linear")
+            for depth, method in enumerate(("SGD, linear decay", "Lookahead, linear decay")):
+                every = watch(periods_of(steps, depth), f"{method}, T = {steps}")
+                tuned = [tune(problem, steps, periods, decay="linear") for periods in every]
+                chosen[method, steps] = min(tuned, key=lambda one: one.risk)
     methods = list(dict.fromkeys(method for method, _ in chosen))
     rows = []
     for method in methods:
@@ -102,6 +97,19 @@ def horizon_table(
         rows.append((method, *cells, f"{described(chosen[method, longest])} (T = {longest})"))
     header = ("excess risk", *(f"T = {steps}" for steps in horizons), "settings at the longest")
     return Table("Everything tuned, for each horizon", header, rows), chosen
+
+
+def rivals_table(problem: Problem, horizons: Sequence[int], watch: Watch = unwatched) -> Table:
+    """Excess risk of what nesting competes with; ``≤`` where no second start came to the same."""
+    cells = [(name, steps) for name in RIVALS for steps in horizons]
+    found = {cell: RIVALS[cell[0]](problem, cell[1]) for cell in watch(cells, "rivals")}
+    rows = []
+    for name in RIVALS:
+        ones = [found[name, steps] for steps in horizons]
+        rows.append((name, *(f"{'' if one.certified else '≤ '}{one.risk:.6f}" for one in ones)))
+    floors = [floor(steps, problem.start, problem.curvature, problem.noise) for steps in horizons]
+    rows.append(("floor of any linear method", *(f"{value:.6f}" for value in floors)))
+    return Table("Rivals", ("excess risk", *(f"T = {steps}" for steps in horizons)), rows)
 
 
 def least_variance(rate: float, depth: int) -> float:
@@ -125,7 +133,7 @@ def rate_for(layers: Layers, slow_rate: float, curvature: float) -> float:
 
 def two_time_scales(slow_rate: float = 1e-4, curvature: float = 0.001) -> Table:
     """Steady variance of the fast mode where all methods move the slow one equally fast."""
-    tried = [((k, round(float(alpha), 2)),) for k in (2, 5, 10, 20, 50) for alpha in np.arange(0.05, 1.0, 0.01)]
+    tried = [((k, round(float(alpha), 2)),) for k in range(2, 51) for alpha in np.arange(0.05, 1.0, 0.01)]
     named: list[tuple[str, Layers]] = [("SGD", ()), (f"Lookahead {STANDARD[0]}", STANDARD[:1])]
     least = min(tried, key=lambda layers: _fast_variance(layers, slow_rate, curvature))
     named += [(f"Lookahead {least[0]}, best of a grid", least), (f"nested {', '.join(map(str, STANDARD))}", STANDARD)]

@@ -182,3 +182,16 @@ def tuned_schedule_free(problem: Problem, steps: int, starts: int = 3) -> Minimu
 def _rates(problem: Problem, momentum: float) -> tuple[float, float]:
     most = 2 / problem.curvature.max() * (1 + momentum)
     return (math.log(1e-3), math.log(most))
+
+
+RIVALS: dict[str, Callable[[Problem, int], Minimum]] = {
+    "Lookahead": lambda problem, steps: tuned_layers(problem, steps, (False,)),
+    "one Nesterov layer (SNOO)": lambda problem, steps: tuned_layers(problem, steps, (True,)),
+    "nested": lambda problem, steps: tuned_layers(problem, steps, (False, False)),
+    "nested, outer Nesterov": lambda problem, steps: tuned_layers(problem, steps, (False, True)),
+    "EMA of the iterates": tuned_ema,
+    "tail average": tuned_tail,
+    "Schedule-Free SGD": tuned_schedule_free,
+    "Polyak average, rate γ ((t + 1) / T)^p": tuned_polyak,
+}
+"""SGD without momentum in each of them."""

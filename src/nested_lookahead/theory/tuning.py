@@ -107,12 +107,12 @@ def tune(
 
 
 def _starts(value: Callable[[Array], float], bounds: Any, alphas: int, free_momentum: bool) -> Iterator[Array]:
-    """For each of a few step sizes, the best of a coarse grid of learning rates."""
+    """For each of a few step sizes and momenta, the best of a coarse grid of learning rates."""
     rates = np.linspace(bounds[0][0], bounds[0][1] - 0.05, 25)
-    for alpha in (0.3, 0.7) if alphas else (1.0,):
-        rest = [alpha] * alphas + ([0.5] if free_momentum else [])
-        tried = [np.array([rate, *rest]) for rate in rates]
-        yield min(tried, key=value)
+    for alpha in (0.05, 0.3, 0.7) if alphas else (1.0,):
+        for momentum in ([0.5], [0.99]) if free_momentum else ([],):
+            tried = [np.array([rate, *[alpha] * alphas, *momentum]) for rate in rates]
+            yield min(tried, key=value)
 
 
 def divisors(number: int) -> list[int]:
