@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from nested_lookahead.runs import checkpoints
 
 
 def weights(run: str | Path, kind: str = "fast") -> dict[str, Tensor]:
@@ -17,11 +18,14 @@ def weights(run: str | Path, kind: str = "fast") -> dict[str, Tensor]:
     `torch.optim.swa_utils.update_bn`.
 
     Raises:
-        ValueError: there are no weights of that kind; the message lists those that there are.
+        ValueError: there are no weights of that kind; the message lists those that there are. Or the file is damaged.
     """
     path = Path(run)
     file = path / "checkpoint.pt" if path.is_dir() else path
-    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        state = checkpoints.read(file)
+    except checkpoints.Damaged as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
     found = kinds(state)
     if kind not in found:
         raise ValueError(f"weights must be one of {', '.join(found)}, got {kind!r}")

@@ -8,6 +8,7 @@ from test_training import EVALUATION, make_trainer
 from torch import nn
 
 from nested_lookahead import checkpoint
+from nested_lookahead.runs import checkpoints
 from nested_lookahead.training.averages import Average, averages_of
 from nested_lookahead.training.fit import evaluate, fit, weights_in
 
@@ -85,7 +86,8 @@ def test_a_run_goes_on_with_them_from_a_checkpoint(tmp_path, epochs):
     whole, half = make_trainer(epochs=3, **KEPT), make_trainer(epochs=3, **KEPT)
     for _ in range(epochs):
         half.train_epoch()
-    torch.save(half.state_dict(), tmp_path / "checkpoint.pt")
+    with open(tmp_path / "checkpoint.pt", "wb") as file:
+        checkpoints.write(half.state_dict(), file)
     resumed = make_trainer(epochs=3, **KEPT)
     resumed.load_state_dict(torch.load(tmp_path / "checkpoint.pt", weights_only=True))
     for trainer, done in ((whole, 0), (resumed, epochs)):
@@ -99,7 +101,8 @@ def test_a_run_goes_on_with_them_from_a_checkpoint(tmp_path, epochs):
 def test_weights_of_each_kind_come_out_of_a_checkpoint(tmp_path):
     trainer = make_trainer(**KEPT)
     trainer.train_epoch()
-    torch.save(trainer.state_dict(), tmp_path / "checkpoint.pt")
+    with open(tmp_path / "checkpoint.pt", "wb") as file:
+        checkpoints.write(trainer.state_dict(), file)
     with pytest.raises(ValueError, match=r"weights must be one of fast, slow, ema0.5, ema0.9, got 'tail'"):
         checkpoint.weights(tmp_path, "tail")  # it has not begun
     assert all(
@@ -133,7 +136,8 @@ def test_schedule_free_trains_as_its_own_loop_does(form, tmp_path):
             nn.functional.cross_entropy(logits, labels).backward()
             own.optimizer.step()
     assert torch.equal(flat(trainer.model.parameters()), flat(own.model.parameters()))
-    torch.save(trainer.state_dict(), tmp_path / "checkpoint.pt")
+    with open(tmp_path / "checkpoint.pt", "wb") as file:
+        checkpoints.write(trainer.state_dict(), file)
     own.optimizer.eval()
     kept = checkpoint.weights(tmp_path)
     for name, param in own.model.named_parameters():

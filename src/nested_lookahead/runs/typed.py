@@ -82,7 +82,14 @@ def _node_of(kind: Any) -> Any:
         return None
 
 
-TRUSTED = ("nested_lookahead", "torch.optim", "torch.nn", "torchvision.models", "torchvision.transforms")
+TRUSTED = (
+    "nested_lookahead",
+    "torch.optim",
+    "torch.nn",
+    "schedulefree",
+    "torchvision.models",
+    "torchvision.transforms",
+)
 """Modules whose functions and classes a configuration may name as a ``_target_``, which is called."""
 
 
