@@ -29,9 +29,9 @@ Build = Callable[[list[Tensor]], Optimizer]
 
 # Words of memory moved per parameter and step. SGD with momentum: read p, g, buffer, write p, buffer. A sync of one
 # layer reads and writes both copies once: 4 per k = 5 steps. The outer layer adds a read and a write of its own copy,
-# once in 25 steps.
+# once in 25 steps. A layer with momentum reads and writes its buffer, too: 6.
 WORDS = {"SGD": 5, "Adam": 7}
-EXTRA = {"Lookahead": 4 / 5, "Nested": 4 / 5 + 2 / 25}
+EXTRA = {"Lookahead": 4 / 5, "Nested": 4 / 5 + 2 / 25, "Nesterov layer": 6 / 5}
 
 
 def inner_optimizers(device: torch.device) -> dict[str, Build]:
@@ -67,6 +67,8 @@ def rows(device: torch.device) -> Iterator[tuple[str, str, Build]]:
         ("Nested", lambda inner: NestedLookahead(inner, k=5, s=5, alpha=0.5, h=0.5)),
         ("Lookahead, compiled", lambda inner: compiled(Lookahead(inner, k=5, alpha=0.5))),
         ("Nested, compiled", lambda inner: compiled(NestedLookahead(inner, k=5, s=5, alpha=0.5, h=0.5))),
+        ("Nesterov layer", lambda inner: Lookahead(inner, k=5, alpha=0.5, slow_momentum=0.5)),
+        ("Nesterov layer, compiled", lambda inner: compiled(Lookahead(inner, k=5, alpha=0.5, slow_momentum=0.5))),
         *published(),
     ]
     for name, build in inner_optimizers(device).items():
@@ -120,13 +122,13 @@ def main() -> None:
             ratios[inner, wrapper].append(seconds[inner, wrapper][-1] / bare)
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{arguments.threads} CPU thread(s)"
     print(f"ResNet-18 (11.7 M parameters, 62 tensors), {name}, torch {torch.__version__}, {arguments.rounds} rounds")
-    print(f"{'inner optimizer':15}  {'wrapper':20}  {'ms per step':>11}  {'ratio to bare':>22}  {'floor':>6}")
+    print(f"{'inner optimizer':15}  {'wrapper':24}  {'ms per step':>11}  {'ratio to bare':>22}  {'floor':>6}")
     for (inner, wrapper), values in seconds.items():
         quartiles = statistics.quantiles(ratios[inner, wrapper], n=4)
         spread = f"{statistics.median(ratios[inner, wrapper]):.3f} [{quartiles[0]:.3f}, {quartiles[2]:.3f}]"
         extra = EXTRA.get(wrapper.partition(",")[0])
         floor = "" if extra is None else f"{1 + extra / WORDS[inner.partition(',')[0]]:.3f}"
-        print(f"{inner:15}  {wrapper:20}  {1000 * statistics.median(values):11.2f}  {spread:>22}  {floor:>6}")
+        print(f"{inner:15}  {wrapper:24}  {1000 * statistics.median(values):11.2f}  {spread:>22}  {floor:>6}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import pytest
 
 from nested_lookahead import theory
 from nested_lookahead.theory import findings
+from nested_lookahead.theory.rivals import RIVALS, risk_at, risk_by_impulses
+from nested_lookahead.theory.slow_momentum import SlowLayer
 from nested_lookahead.theory.tuning import Problem, tune
 
 
@@ -64,3 +66,34 @@ def test_two_time_scales():
 def test_what_is_evaluated():
     values = [float(value) for _, value in findings.evaluated().rows]
     assert values == pytest.approx([0.0092613, 0.0218928, 0.0278198, 0.0325340, 0.0416255, 0.0526316], abs=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "steps", "risk"),
+    [
+        ("one Nesterov layer (SNOO)", 10, 2.447675563),
+        ("EMA of the iterates", 100, 1.262340025),
+        ("Schedule-Free SGD", 100, 1.268953558),
+        ("Polyak average, rate γ ((t + 1) / T)^p", 100, 1.243455599),
+        ("Polyak average, rate γ ((t + 1) / T)^p", 1000, 0.363811569),
+    ],
+)
+def test_rivals(name, steps, risk):
+    found = RIVALS[name](Problem.power_law(), steps)
+    assert found.risk == pytest.approx(risk, rel=1e-7)
+    assert found.certified
+
+
+def test_a_tuned_risk_is_what_the_impulses_give():
+    problem = Problem.power_law(100)
+    layers = [SlowLayer(5, 0.71), SlowLayer(2, 0.26, 0.68)]
+    assert risk_by_impulses(problem, 100, 0.67, layers) == pytest.approx(risk_at(problem, 100, 0.67, layers), rel=1e-11)
+
+
+@pytest.mark.slow
+def test_minima_that_a_coarser_search_had_missed():
+    problem = Problem.power_law()
+    assert tune(problem, 1000, (10, 5, 4)).risk == pytest.approx(0.5983146025, abs=1e-9)
+    assert tune(problem, 10, (10,), decay="linear").risk == pytest.approx(2.39574978, abs=1e-7)
+    assert tune(problem, 1000, (4, 10), 0.9).risk == pytest.approx(0.4730075, abs=1e-6)
