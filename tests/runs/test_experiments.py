@@ -1,5 +1,7 @@
 """Every preset: the runs it lists, and two steps of its first run of each method, on made data."""
 
+import dataclasses
+import hashlib
 import re
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from nested_lookahead.runs import schema
 from nested_lookahead.runs.build import build
 from nested_lookahead.runs.identity import run_name
 from nested_lookahead.settings import Evaluation
+from nested_lookahead.tasks import language
 from nested_lookahead.training.fit import evaluate
 
 RUNS = {
@@ -29,6 +32,9 @@ RUNS = {
     "grid": 243,
     "grid_pullback": 54,
     "noisy_quadratic": 60,
+    "language": 9,
+    "language_cpu": 9,
+    "language_gpu": 9,
 }
 
 
@@ -107,7 +113,11 @@ def data_dir(tmp_path_factory):
     made_data.make_cifar100(root, train=1000)
     made_data.make_mnist(root, name="FashionMNIST")
     made_data.make_image_folder(root)
-    return root
+    content = b"To be, or not to be: that is the question.\n" * 200
+    (root / "tinyshakespeare.txt").write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(language, "SHAKESPEARE_SHA256", hashlib.sha256(content).hexdigest())
+        yield root
 
 
 # One composition per method and variation; the rest of a sweep differs in seeds and numbers.
@@ -130,6 +140,9 @@ SAMPLES = [
     ("laptop_tuning", "method=lookahead_adam pullback=pullback"),
     ("grid", "optimizer.k=3 optimizer.s=10 optimizer.alpha=0.3 optimizer.h=0.8"),
     ("grid_pullback", "method=nested_adam optimizer.pullback=[reset,pullback]"),
+    ("language", "optimizer=adamw"),
+    ("language_cpu", "optimizer=lookahead optimizer/inner=adamw"),
+    ("language_gpu", "optimizer=nested_lookahead optimizer/inner=adamw compile=false precision=fp32"),
 ]
 
 
@@ -142,6 +155,8 @@ def test_two_steps(experiment, settings, data_dir):
         overrides.append(f"dataset.split.train_size={100 if experiment == 'cifar100' else 12}")
     if experiment == "imagenet":
         overrides += ["dataset.size=32", "dataset.workers=0"]
+    if experiment in ("language_cpu", "language_gpu"):
+        overrides += [f"dataset.data_dir={data_dir}", "dataset.samples=8", "model.layers=1"]
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         resolved = schema.resolve(hydra.compose("config", overrides=overrides))
     trainer = build(resolved)
@@ -149,9 +164,9 @@ def test_two_steps(experiment, settings, data_dir):
     for (images, labels), _ in zip(trainer.batches, range(2), strict=False):
         assert trainer.train_step(images, labels).isfinite()
     assert any(not p.equal(b) for p, b in zip(trainer.model.parameters(), before, strict=True))
-    trainer.data = type(trainer.data).from_splits(*[trainer.data.train] * 3, trainer.data.num_classes)
+    trainer.data = dataclasses.replace(trainer.data, validation=trainer.data.train, test=trainer.data.train)
     rows = evaluate(trainer, Evaluation(1, 50, 8, 1, "fast"))
-    plain = settings.startswith(("method=sgd", "method=adam"))
+    plain = settings.startswith(("method=sgd", "method=adam", "optimizer=adamw"))
     assert {row["weights"] for row in rows} == ({"fast"} if plain else {"fast", "slow"})
 
 

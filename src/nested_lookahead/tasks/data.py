@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,11 +23,11 @@ class Samples(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """(n,), int64."""
+        """(n,), int64, of classes; else (n, …), of any type."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(channels, height, width) of an image, (channels, length) of a signal."""
+        """(channels, height, width) of an image, (channels, length) of a signal, (features,) of a row of a table."""
 
     def __len__(self) -> int: ...
 
@@ -44,6 +44,14 @@ class Samples(Protocol):
         """Mean and standard deviation of each channel, in the samples' units."""
 
 
+@runtime_checkable
+class Stream(Samples, Protocol):
+    """Samples that lie one after another, and are not to be held out here and there."""
+
+    def divide(self, wanted: Split) -> tuple[Samples, Samples]:
+        """The samples to train on, and those held out."""
+
+
 def in_order(samples: Samples, size: int, every: slice = slice(None)) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of ``size``, the last one possibly smaller; of these, the ones that ``every`` takes."""
     return samples.fetch(torch.split(torch.arange(len(samples)), size)[every]) if len(samples) else iter(())
@@ -53,7 +61,8 @@ def in_order(samples: Samples, size: int, every: slice = slice(None)) -> Iterato
 class TensorSamples:
     """Samples that fit in the device's memory.
 
-    ``images``: (n, channels, height, width), uint8, or signals (n, channels, length). ``labels``: (n,), int64.
+    ``images``: (n, channels, height, width), uint8, or signals (n, channels, length), or tables (n, features).
+    ``labels``: (n,), int64, of classes; else (n, …), of any type.
     """
 
     images: Tensor
@@ -94,7 +103,10 @@ class Source:
     train: Samples
     test: Samples
     num_classes: int
+    """Outputs of a model, for each sample or token."""
     objective: Objective = CLASSIFICATION
+    normalize: bool = True
+    """Whether a model gets the samples as float32 of zero mean and unit variance, or as they are."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,7 @@ class Dataset:
     mean: Tensor
     std: Tensor
     objective: Objective = CLASSIFICATION
+    normalized: bool = True
 
     @classmethod
     def from_splits(
@@ -117,26 +130,23 @@ class Dataset:
         test: Samples,
         num_classes: int,
         objective: Objective = CLASSIFICATION,
+        normalized: bool = True,
     ) -> Dataset:
-        return cls(train, validation, test, num_classes, *_scale(*train.moments()), objective)
+        scale = _scale(*train.moments()) if normalized else (torch.zeros(1), torch.ones(1))
+        return cls(train, validation, test, num_classes, *scale, objective, normalized)
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.train.shape
 
     def to(self, device: torch.device) -> Dataset:
-        return Dataset(
-            self.train.to(device),
-            self.validation.to(device),
-            self.test.to(device),
-            self.num_classes,
-            self.mean.to(device),
-            self.std.to(device),
-            self.objective.to(device),
-        )
+        names = ("train", "validation", "test", "mean", "std", "objective")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def normalize(self, images: Tensor, channels_last: bool = False) -> Tensor:
-        """Samples as float32 of zero mean and unit variance over the training set, per channel."""
+        """Samples as float32 of zero mean and unit variance over the training set, per channel; else as they are."""
+        if not self.normalized:
+            return images
         layout = torch.channels_last if channels_last and images.dim() == 4 else torch.contiguous_format
         floats = images.to(torch.float32, memory_format=layout)
         per_channel = (-1, *(1 for _ in images.shape[2:]))
@@ -157,7 +167,7 @@ def _scale(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(std > 0, std, 1.0)
 
 
-def _check_samples(part: str, samples: Samples, num_classes: int) -> None:
+def _check_samples(part: str, samples: Samples, source: Source) -> None:
     """Raises:
     UserError: there are none, or a value is not finite, or a label none of the classes'.
     """
@@ -168,13 +178,21 @@ def _check_samples(part: str, samples: Samples, num_classes: int) -> None:
         if bad.any():
             channel = int(torch.nonzero(bad)[0])
             raise UserError(f"dataset: {part} samples hold numbers that are not finite, in channel {channel} (from 0)")
-    least, most = int(samples.labels.min()), int(samples.labels.max())
-    if least < 0 or most >= num_classes:
-        raise UserError(f"dataset: {part} labels must be in [0, {num_classes - 1}], and are in [{least}, {most}]")
+    labels = samples.labels
+    if source.objective.classes:
+        if labels.is_floating_point() or labels.dim() != 1:
+            raise UserError(f"dataset: {part} labels must be integers, one per sample; for others, give an objective")
+        least, most = int(labels.min()), int(labels.max())
+        if least < 0 or most >= source.num_classes:
+            allowed = f"[0, {source.num_classes - 1}]"
+            raise UserError(f"dataset: {part} labels must be in {allowed}, and are in [{least}, {most}]")
+    elif labels.is_floating_point() and not bool(torch.isfinite(labels).all()):
+        raise UserError(f"dataset: {part} labels hold numbers that are not finite")
 
 
 def split_source(source: Source, wanted: Split, seed: int) -> Dataset:
-    """Hold out a stratified validation split, and keep a stratified subset of the rest to train on.
+    """Hold out a validation split, and keep a subset of the rest to train on: stratified where labels are classes, else
+    at random; of a `Stream`, as it divides itself.
 
     Args:
         seed: of both choices, 0 to 2³² − 1, unless ``wanted`` has one.
@@ -183,37 +201,47 @@ def split_source(source: Source, wanted: Split, seed: int) -> Dataset:
         UserError: a size that the data set does not have.
     """
     for part, samples in (("training", source.train), ("test", source.test)):
-        _check_samples(part, samples, source.num_classes)
-    labels, size = source.train.labels.numpy(), wanted.train_size
-    seed = seed if wanted.seed is None else wanted.seed
-    kept, validation = _stratified(np.arange(len(labels)), labels, round(wanted.val_fraction * len(labels)), seed)
-    if size is not None:
-        if not source.num_classes <= size <= len(kept):
-            allowed = f"in [{source.num_classes}, {len(kept)}]"
-            raise UserError(f"dataset.split.train_size={size}: must be {allowed} here")
-        _, kept = _stratified(kept, labels, size, seed)
+        _check_samples(part, samples, source)
+    if isinstance(source.train, Stream):
+        train, validation = source.train.divide(wanted)
+    else:
+        train, validation = _divide(source, source.train, wanted, seed if wanted.seed is None else wanted.seed)
+    return Dataset.from_splits(train, validation, source.test, source.num_classes, source.objective, source.normalize)
 
+
+def _divide(source: Source, samples: Samples, wanted: Split, seed: int) -> tuple[Samples, Samples]:
+    count, size = len(samples), wanted.train_size
+    classes = samples.labels.numpy() if source.objective.classes else None
+    kept, validation = _chosen(np.arange(count), classes, round(wanted.val_fraction * count), seed)
+    if size is not None:
+        least = source.num_classes if source.objective.classes else 1
+        if not least <= size <= len(kept):
+            raise UserError(f"dataset.split.train_size={size}: must be in [{least}, {len(kept)}] here")
+        _, kept = _chosen(kept, classes, size, seed)
     if not len(kept):
         raise UserError(
-            f"dataset.split.val_fraction={wanted.val_fraction}: leaves none of the {len(labels):,} samples to train on"
+            f"dataset.split.val_fraction={wanted.val_fraction}: leaves none of the {count:,} samples to train on"
         )
 
     def take(chosen: np.ndarray[Any, Any]) -> Samples:
-        return source.train if len(chosen) == len(labels) else source.train.take(chosen)
+        return samples if len(chosen) == count else samples.take(chosen)
 
-    return Dataset.from_splits(take(kept), take(validation), source.test, source.num_classes, source.objective)
+    return take(kept), take(validation)
 
 
-def _stratified(
-    indices: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], size: int, seed: int
+def _chosen(
+    indices: np.ndarray[Any, Any], classes: np.ndarray[Any, Any] | None, size: int, seed: int
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """(the others, ``size`` of the indices), in equal shares of the classes."""
     if size in (0, len(indices)):
         return (indices, indices[:0]) if size == 0 else (indices[:0], indices)
+    if classes is None:
+        shuffled = indices[np.random.default_rng(seed).permutation(len(indices))]
+        return np.sort(shuffled[size:]), np.sort(shuffled[:size])
     from sklearn.model_selection import train_test_split
 
     try:
-        others, chosen = train_test_split(indices, test_size=size, stratify=labels[indices], random_state=seed)
+        others, chosen = train_test_split(indices, test_size=size, stratify=classes[indices], random_state=seed)
     except ValueError as error:
         raise UserError(f"dataset: no stratified split of {size} out of {len(indices)} samples: {error}") from None
     return others, chosen

@@ -115,7 +115,7 @@ def _idx_source(name: str, folder: str, data_dir: str, download: bool, elsewhere
     places = (Path(data_dir) / raw, *elsewhere)
     files = next((files for place in places if (files := find(place))), None)
     if files is None:
-        _obtain(name, Path(data_dir), [str(raw / kind) for kind in kinds], download, lambda root: _fetch(folder, root))
+        obtain(name, Path(data_dir), [str(raw / kind) for kind in kinds], download, lambda root: _fetch(folder, root))
         files = [Path(data_dir) / raw / kind for kind in kinds]
     train_images, train_labels, test_images, test_labels = (_read(name, path, read_idx) for path in files)
     return Source(
@@ -147,7 +147,7 @@ def _cifar_source(
     num_classes: int,
 ) -> Source:
     root, key = Path(data_dir), "labels" if num_classes == 10 else "fine_labels"
-    _obtain(name, root, [f"{folder}/{file}" for file in train + test], download, lambda into: _fetch(official, into))
+    obtain(name, root, [f"{folder}/{file}" for file in train + test], download, lambda into: _fetch(official, into))
 
     def read(files: list[str]) -> TensorSamples:
         parts = [_read(name, root / folder / file, lambda path: read_cifar(path, key)) for file in files]
@@ -160,7 +160,7 @@ def svhn(data_dir: str, download: bool) -> Source:
     """73,257 + 26,032 house-number digits, 3 × 32 × 32 (Netzer et al. 2011); the extra set is not used."""
     root = Path(data_dir)
     files = ("train_32x32.mat", "test_32x32.mat")
-    _obtain("svhn", root, files, download, lambda into: _fetch("SVHN", into))
+    obtain("svhn", root, files, download, lambda into: _fetch("SVHN", into))
     train, test = (_images("svhn", *_read("svhn", root / file, read_svhn)) for file in files)
     return Source(train, test, num_classes=10)
 
@@ -207,7 +207,7 @@ def _fetch(official: str, root: Path) -> None:
         reader(root, download=True)
 
 
-def _obtain(name: str, root: Path, files: Sequence[str], download: bool, fetch: Callable[[Path], None]) -> None:
+def obtain(name: str, root: Path, files: Sequence[str], download: bool, fetch: Callable[[Path], None]) -> None:
     """Make sure that all files lie below ``root``.
 
     They are downloaded into a folder of their own and moved when they are whole, by one process at a time: a

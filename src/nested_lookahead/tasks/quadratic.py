@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from nested_lookahead.errors import UserError
+from nested_lookahead.metric import Metric
 from nested_lookahead.tasks.data import Source
+from nested_lookahead.tasks.objectives import Objective
 from nested_lookahead.tasks.spectrum import power_law
 
 
@@ -54,11 +56,15 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class Quadratic:
+class Quadratic(Objective):
     """The objective. Its score is the share of the risk at the start that is gone: 1 at the optimum, 0 at the start."""
 
     curvature: Tensor
     bounds: ClassVar[tuple[float | None, float | None]] = (None, 1.0)
+
+    @property
+    def metric(self) -> Metric:
+        return Metric("share of the risk gone", "%", "up", 100.0, 2)
 
     def to(self, device: torch.device) -> Quadratic:
         return Quadratic(self.curvature.to(device))

@@ -106,15 +106,17 @@ def evaluate(trainer: Trainer, evaluation: Evaluation) -> list[Row]:
 def measure(trainer: Trainer, split: Samples, batch_size: int) -> tuple[float, float]:
     """Mean loss and score over a split: of a classification, cross-entropy in nats and the share of correct answers."""
     trainer.model.eval()
-    loss = torch.zeros((), dtype=torch.float32, device=trainer.hardware.device)
-    score = torch.zeros((), dtype=torch.float32, device=trainer.hardware.device)
+    device, objective = trainer.hardware.device, trainer.data.objective
+    loss, score = torch.zeros((), device=device), torch.zeros((), device=device)
+    count = torch.zeros((), dtype=torch.int64, device=device)
     for images, labels in in_order(split, batch_size, trainer.processes.every):
         with trainer.hardware.autocast():
             logits = trainer.model(trainer.data.normalize(images, trainer.hardware.channels_last))
-        loss += trainer.data.objective.loss(logits.float(), labels, reduction="sum")
-        score += trainer.data.objective.score(logits, labels)
-    trainer.processes.sum(loss, score)
-    return loss.item() / len(split), score.item() / len(split)
+        loss += objective.loss(logits.float(), labels, reduction="sum")
+        score += objective.score(logits, labels)
+        count += objective.count(labels)
+    trainer.processes.sum(loss, score, count)
+    return loss.item() / count.item(), score.item() / count.item()
 
 
 @contextmanager
