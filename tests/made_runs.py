@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from nested_lookahead.metric import ACCURACY
 from nested_lookahead.runs.directory import Run
 from nested_lookahead.runs.files import COLUMNS
 from nested_lookahead.runs.identity import identity
@@ -49,16 +50,31 @@ def make_rows(kinds, final=0.9, validation=None, epochs=10):
 
 
 def make_run(
-    root, optimizer="nested_lookahead", seed=0, final=0.9, status="completed", epochs=10, validation=None, **settings
+    root,
+    optimizer="nested_lookahead",
+    seed=0,
+    final=0.9,
+    status="completed",
+    epochs=10,
+    validation=None,
+    metric=ACCURACY,
+    **settings,
 ):
-    """A run directory below ``root``, with slow weights where the optimizer has some; returns its path."""
+    """A run directory below ``root``, with slow weights where the optimizer has some; returns its path.
+
+    With a metric of its own, what is recorded is that of accuracy times the sign of what is better.
+    """
     config = make_config(optimizer, seed, epochs, **settings)
     rows = make_rows(("fast", "slow") if "lookahead" in optimizer else ("fast",), final, validation, epochs)
+    own = {}
+    if metric != ACCURACY:
+        rows = [row | {"accuracy": metric.sign * row["accuracy"]} for row in rows]
+        own = {"metric": metric.plain(), "score": {"least": None, "most": None}}
     path = Path(root) / f"{optimizer}-{identity(config)}" / f"seed={seed}"
     with Run(path) as run:
         run.start(config, {}, COLUMNS)
         run.append(rows)
-        run.finish({"status": status, "planned_steps": 20 * epochs, **scores(rows)})
+        run.finish({"status": status, "planned_steps": 20 * epochs, **own, **scores(rows, metric)})
     return path
 
 

@@ -381,7 +381,7 @@ def test_an_interrupted_run_says_so(command, monkeypatch):
 def test_a_bar_where_the_output_is_a_terminal(tmp_path):
     text = seen_in_a_terminal(["epochs=15", "threads=1"], tmp_path)
     assert "epoch 15/15" in text
-    assert "images/s" in text
+    assert "samples/s" in text
     assert "300" in text
     assert "loss" in text
 

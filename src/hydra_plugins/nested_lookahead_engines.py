@@ -20,7 +20,7 @@ SLURM: dict[str, Any] = {
     "max_num_timeout": 100,  # a run that has reached its time-out saves, is queued again, and resumes
 }
 OPTUNA: dict[str, Any] = {
-    "direction": "maximize",  # validation accuracy
+    "direction": "maximize",  # the result, of which more is better
     "study_name": "${study}",
     "storage": "sqlite:///${made_folder:${hydra.sweep.dir}}/optuna.db",  # typed again, as many more
     "n_jobs": 1,  # trials asked for at once: as many as the launcher runs side by side

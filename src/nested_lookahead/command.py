@@ -44,7 +44,9 @@ def run_command(main: Callable[[], object]) -> int:
     raise_all = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them its own way
     try:
-        _check_folders_of_configurations(sys.argv[1:])
+        if (folder := _folder_of_configurations(sys.argv[1:])) is not None:
+            _check(folder)
+            sys.path += [beside for beside in (str(folder.resolve().parent),) if beside not in sys.path]
         main()
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -68,25 +70,31 @@ def run_command(main: Callable[[], object]) -> int:
     return 0
 
 
-def _check_folders_of_configurations(arguments: list[str]) -> None:
-    """Before Hydra reads them, which writes every alias out.
+def _folder_of_configurations(arguments: list[str]) -> Path | None:
+    """What ``--config-dir`` names; beside it lie the modules of one's own that its files speak of."""
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    options.add_argument("--config-dir", "-cd", type=Path)
+    with contextlib.suppress(argparse.ArgumentError, SystemExit):
+        kept = [one for one in arguments if one.startswith("-") or "=" not in one]
+        return options.parse_known_args(kept)[0].config_dir  # type: ignore[no-any-return]
+    return None
+
+
+def _check(folder: Path) -> None:
+    """Before Hydra reads its files, which writes every alias out.
 
     Raises:
         UserError: a file stands for more values than any configuration has.
     """
-    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    options.add_argument("--config-dir", "-cd", type=Path)
-    with contextlib.suppress(argparse.ArgumentError, SystemExit):
-        folder = options.parse_known_args([one for one in arguments if one.startswith("-") or "=" not in one])[0]
-        for path in folder.config_dir.rglob("*.yaml") if folder.config_dir else ():
-            try:
-                with opened(path, LARGEST_CONFIG) as file:
-                    if stands_for(load_yaml(file.read()), VALUES) > VALUES:
-                        raise UserError(f"{path}: stands for more than {VALUES:,} values")
-            except (yaml.YAMLError, UnicodeError, RecursionError, OSError):  # Hydra says so
-                continue
-            except ValueError as error:
-                raise UserError(f"{path}: {error}") from error
+    for path in folder.rglob("*.yaml"):
+        try:
+            with opened(path, LARGEST_CONFIG) as file:
+                if stands_for(load_yaml(file.read()), VALUES) > VALUES:
+                    raise UserError(f"{path}: stands for more than {VALUES:,} values")
+        except (yaml.YAMLError, UnicodeError, RecursionError, OSError):  # Hydra says so
+            continue
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from error
 
 
 def explain(error: BaseException) -> str | None:

@@ -17,6 +17,10 @@ class Metric:
     """up or down."""
     scale: float = 1.0
     digits: int = 4
+    delta: float = 0.01
+    """As it is shown: the difference that matters, where nobody says otherwise."""
+    loss_unit: str = ""
+    """Of the loss that is recorded beside it."""
 
     def __post_init__(self) -> None:
         if self.better not in ("up", "down"):
@@ -30,6 +34,20 @@ class Metric:
     def text(self, value: float, digits: int | None = None) -> str:
         """A recorded value as it is shown: ``97.22%``, ``1.8812``."""
         return f"{self.scale * value:.{self.digits if digits is None else digits}f}{self.unit}"
+
+    def said(self, value: float, digits: int | None = None) -> str:
+        """Where it stands alone, with the name unless the unit tells: ``97.22%``, ``1.8812 bits per character``."""
+        return self.text(value, digits) + ("" if self.unit else f" {self.name}")
+
+    @property
+    def axis(self) -> str:
+        """As an axis or a column is called: ``accuracy (%)``, ``bits per character``."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    @property
+    def difference(self) -> str:
+        """What a difference is in: points of a percentage, else the unit or the metric itself."""
+        return "points" if self.unit == "%" else self.unit or self.name
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -45,7 +63,16 @@ class Metric:
             return ACCURACY
         known = {key: plain[key] for key in cls.__dataclass_fields__ if key in plain}
         made = cls(**known)
-        return cls(str(made.name), str(made.unit), str(made.better), float(made.scale), min(10, int(made.digits)))
+        digits = max(0, min(10, int(made.digits)))
+        return cls(
+            str(made.name),
+            str(made.unit),
+            made.better,
+            float(made.scale),
+            digits,
+            float(made.delta),
+            str(made.loss_unit),
+        )
 
 
-ACCURACY = Metric("accuracy", "%", "up", 100.0, 2)
+ACCURACY = Metric("accuracy", "%", "up", 100.0, 2, 0.5, "nats")

@@ -116,7 +116,7 @@ class Evaluation:
     bn_batches: int = within(">= 1")
     """Number of training batches from which batch-norm statistics are estimated for the slow weights."""
     weights: str = within("one of fast, slow, ema, tail")
-    """Whose validation accuracy is a run's one number."""
+    """Whose validation metric is a run's one number."""
 
 
 @dataclass
@@ -124,9 +124,9 @@ class Analysis:
     """What a study fixes about its analysis before its runs are made; None leaves it to the analysis."""
 
     delta: float | None = within("> 0")
-    """The difference that matters, in points of accuracy."""
-    target: float | None = within("in (0, 100]")
-    """Accuracy (%) whose time is looked for."""
+    """The difference that matters, in points of accuracy, or in the task's own metric."""
+    target: float | None = MISSING
+    """Accuracy (%), or the task's own metric, whose time is looked for."""
     baseline: str | None = MISSING
     """What the methods are compared with: a method, or settings such as ``k=5,alpha=0.5``."""
     compare: str | None = within("one of baseline, all")

@@ -127,14 +127,14 @@ def test_what_a_study_fixed_beforehand_is_asked_and_said(tmp_path):
     assert study.notes == ["δ = 0.5 is not what the study fixed beforehand, 0.3"]
     plan_of(make_run(tmp_path / "now", "sgd", seed=2), delta=0.4)
     study, plan = ask(tmp_path)
-    assert plan.delta == 0.5
+    assert plan.delta is None  # the metric's own
     assert "the runs were made for different values of δ: 0.3, 0.4" in study.notes
     assert len(set(study.runs["group"])) == 1  # it is no part of what a run computes
 
 
 def test_nothing_fixed_is_the_usual(made):
     _, plan = ask(made)
-    assert (plan.delta, plan.target, plan.baseline, plan.compare, plan.fixed) == (0.5, None, None, "baseline", "")
+    assert (plan.delta, plan.target, plan.baseline, plan.compare, plan.fixed) == (None, None, None, "baseline", "")
 
 
 def test_values_are_compared_as_what_they_are():

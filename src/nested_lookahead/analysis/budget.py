@@ -21,14 +21,18 @@ def budget(task: Task) -> pd.DataFrame:
     The best setting is chosen by `Task.chosen_by`, the validation split where there is one. In all means a diverged
     run counts as the worst of its method's runs.
     """
-    rows = []
+    rows, sign = [], task.metric.sign
     for (label,), groups in task.groups.groupby(["label"], sort=False):
         runs = task.runs[task.runs["group"].isin(groups.index)]
-        test, chosen_by = (counted_by_seed(values, groups.index) for values in (task.final, task.chosen_by))
-        best = best_setting(task.chosen_by, groups.index)
+        test, chosen_by = (counted_by_seed(values, groups.index, sign) for values in (task.final, task.chosen_by))
+        best = best_setting(task.chosen_by, groups.index, sign)
         default = [str(group) for group, row in groups.iterrows() if is_default(row)]
         complete = len(groups) > 1 and test.shape[1] > 1 and len(runs) == test.size
-        held_out = statistics.leave_one_seed_out(test.to_numpy(), chosen_by.to_numpy()) if complete else np.array([])
+        held_out = (
+            sign * statistics.leave_one_seed_out(sign * test.to_numpy(), sign * chosen_by.to_numpy())
+            if complete
+            else np.array([])
+        )
         rows.append(
             {
                 "method": label,
@@ -46,20 +50,21 @@ def budget(task: Task) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def best_setting(chosen_by: pd.DataFrame, groups: Any) -> str | None:
+def best_setting(chosen_by: pd.DataFrame, groups: Any, sign: int = 1) -> str | None:
     """Of these groups of a table such as `Task.chosen_by`, among those with the smallest share of diverged runs the one
-    with the best mean; None where all diverged. A single survivor, however good, is no setting to choose."""
+    with the best mean, the greatest times ``sign``; None where all diverged. A single survivor, however good, is no
+    setting to choose."""
     own = chosen_by[chosen_by["group"].isin(groups)].groupby("group", sort=False)["value"]
     means, failed = own.mean(), own.agg(lambda values: values.isna().mean())
     least = means[failed == failed.min()].dropna()
-    return str(least.idxmax()) if len(least) else None
+    return str((sign * least).idxmax()) if len(least) else None
 
 
-def counted_by_seed(final: pd.DataFrame, groups: Any) -> pd.DataFrame:
+def counted_by_seed(final: pd.DataFrame, groups: Any, sign: int = 1) -> pd.DataFrame:
     """Groups × seeds of a table such as `Task.final`, a diverged run with the worst of all their values; NaN where a
     run is not there, or all diverged."""
     own = final[final["group"].isin(groups)]
-    return own.assign(value=own["value"].fillna(own["value"].min())).pivot_table(
+    return own.assign(value=own["value"].fillna(sign * (sign * own["value"]).min())).pivot_table(
         index="group", columns="seed", values="value", dropna=False
     )
 

@@ -19,6 +19,7 @@ from nested_lookahead.analysis.statistics import Difference
 from nested_lookahead.analysis.task import Task
 from nested_lookahead.analysis.verdicts import ALPHA, Decision, Evidence, decide
 from nested_lookahead.methods import method
+from nested_lookahead.metric import Metric
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Contrast:
     diverged: int
     tasks: Sequence[str]
     """Their names."""
+    metric: Metric
 
     @property
     def opposed(self) -> bool:
@@ -63,17 +65,20 @@ class Contrast:
 
     @property
     def sentence(self) -> str:
+        def number(value: float) -> str:
+            return signed(value, self.metric.digits)
+
         low, high = self.decision.low, self.decision.high
-        seen = f"{signed(self.here.mean)} points"
+        seen = f"{number(self.here.mean)} {self.metric.difference}"
         if not math.isnan(low):
-            seen += f", {100 * self.decision.level:.4g}% CI [{signed(low)}, {signed(high)}], {p_value(self.decision.p)}"
+            seen += f", {100 * self.decision.level:.4g}% CI [{number(low)}, {number(high)}], {p_value(self.decision.p)}"
         text = f"{self.name}, pooled over {len(self.strata)} strata: {seen}, {self.word}."
         if self.opposed:
             text += " It is better in some strata and worse in others, so that their mean answers nothing."
         if not math.isnan(self.others.p):
-            ends = ", ".join(signed(end) for end in self.others.interval())
+            ends = ", ".join(number(end) for end in self.others.interval())
             text += (
-                f" Of other such strata (random effects, tau = {self.tau:.2f}): {signed(self.others.mean)} [{ends}]."
+                f" Of other such strata (random effects, tau = {self.tau:.2f}): {number(self.others.mean)} [{ends}]."
             )
         if not math.isnan(self.spread.p):
             text += f" Strata differ with {p_value(self.spread.p)}, I² = {100 * self.spread.i2:.0f}%."
@@ -88,24 +93,24 @@ def contrasts(tasks: Sequence[Task]) -> list[Contrast]:
     A stratum is a task, an inner optimizer and a pullback, averaged over settings seed by seed; strata that share a
     baseline's runs are one, as those runs' luck would count twice.
     """
-    found: dict[tuple[str, str, str], list[tuple[Task, Any]]] = {}
+    found: dict[tuple[str, str, str, Metric], list[tuple[Task, Any]]] = {}
     for task in tasks:
         for _, row in task.comparisons.iterrows():
             group, baseline = task.groups.loc[row["group"]], task.groups.loc[row["baseline"]]
             plain = baseline["method"] == group["inner"]
             if group["method"] != baseline["method"] and (plain or group["inner"]):
-                key = (group["source"], group["method"], "" if plain else baseline["method"])
+                key = (group["source"], group["method"], "" if plain else baseline["method"], task.metric)
                 found.setdefault(key, []).append((task, row))
     made = []
-    for (source, name, other), rows in found.items():
+    for (source, name, other, _), rows in found.items():
         strata = [_stratum(part, len(tasks) > 1) for part in _parts(rows)]
         strata = [one for one in strata if one.runs > 0]
         if len(strata) > 1:
             theirs = method(other).shown if other else "its inner optimizer"
             title = f"{'published ' if source == REFERENCE else ''}{method(name).shown} − {theirs}"
             of = list(dict.fromkeys(task.name for task, _ in rows))
-            made.append((title, str(rows[0][1]["group"]), strata, of))
-    return _pooled(made, tasks[0].delta) if made else []
+            made.append(_pooled(title, rows[0], strata, of))
+    return made
 
 
 def _parts(rows: list[tuple[Task, Any]]) -> list[list[tuple[Task, Any]]]:
@@ -130,7 +135,7 @@ def _stratum(rows: list[tuple[Task, Any]], several: bool) -> Named:
     name = ", ".join(filter(None, [task.name if several else "", inner, f"pullback={pullbacks}" if varies else ""]))
     values = {str(group): part.set_index("seed")["value"] for group, part in task.final.groupby("group")}
     if all(row["paired"] for _, row in rows):
-        return _of_pairs(name, [_alone(values[row["group"]], values[row["baseline"]]) for _, row in rows])
+        return _of_pairs(name, [_alone(values[row["group"]], values[row["baseline"]], task.metric) for _, row in rows])
     samples: dict[str, float] = {}
     for _, row in rows:
         for group, weight in ((row["group"], 1 / len(rows)), (row["baseline"], -1 / len(rows))):
@@ -139,10 +144,11 @@ def _stratum(rows: list[tuple[Task, Any]], several: bool) -> Named:
     return Named(name, Stratum(runs, list(samples.values())), min(map(len, runs)), None)
 
 
-def _alone(ours: pd.Series[float], theirs: pd.Series[float]) -> pd.Series[float]:
+def _alone(ours: pd.Series[float], theirs: pd.Series[float], metric: Metric) -> pd.Series[float]:
     """Differences by seed: infinite where one run of a pair diverged, NaN where both did."""
+    worst = -metric.sign * math.inf
     seeds = ours.index.intersection(theirs.index)
-    a, b = ours[seeds].fillna(-math.inf), theirs[seeds].fillna(-math.inf)
+    a, b = ours[seeds].fillna(worst), theirs[seeds].fillna(worst)
     with np.errstate(invalid="ignore"):
         return a - b
 
@@ -154,19 +160,19 @@ def _of_pairs(name: str, differences: list[pd.Series[float]]) -> Named:
     return Named(name, Stratum([finite.to_numpy()], [1.0]), len(finite), means)
 
 
-def _pooled(made: list[tuple[str, str, list[Named], list[str]]], delta: float) -> list[Contrast]:
+def _pooled(name: str, first: tuple[Task, Any], strata: list[Named], of: list[str]) -> Contrast:
     """Each contrast is a question of its own: none is adjusted for the others."""
-    found = []
-    for name, group, strata, of in made:
-        result, blocked = _here(strata)
-        everything = np.array([d for one in strata if one.by_seed is not None for d in one.by_seed])
-        lost = int(np.isinf(everything).sum())
-        (decision,) = decide([Evidence(result, statistics.signed_rank(everything) if lost else None)], delta)
-        parts = [one.stratum for one in strata]
-        others, tau = pooled.random_effects(parts)
-        spread = pooled.heterogeneity(parts)
-        found.append(Contrast(name, group, strata, result, decision, others, tau, spread, blocked, lost, of))
-    return found
+    task, row = first
+    sign = task.metric.sign
+    result, blocked = _here(strata)
+    everything = np.array([d for one in strata if one.by_seed is not None for d in one.by_seed])
+    lost = int(np.isinf(everything).sum())
+    evidence = Evidence(result.times(sign), statistics.signed_rank(sign * everything) if lost else None)
+    decision = decide([evidence], task.delta)[0].times(sign)
+    parts = [one.stratum for one in strata]
+    others, tau = pooled.random_effects(parts)
+    spread, group = pooled.heterogeneity(parts), str(row["group"])
+    return Contrast(name, group, strata, result, decision, others, tau, spread, blocked, lost, of, task.metric)
 
 
 def _here(strata: Sequence[Named]) -> tuple[Difference, bool]:

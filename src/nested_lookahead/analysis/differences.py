@@ -13,12 +13,15 @@ from nested_lookahead.analysis import power, statistics
 from nested_lookahead.analysis.run_rows import REFERENCE
 from nested_lookahead.analysis.sentences import sentence
 from nested_lookahead.analysis.verdicts import ALPHA, Decision, Evidence, decide
+from nested_lookahead.metric import ACCURACY, Metric
 
 Against = Mapping[str, str] | Iterable[tuple[str, str]]
 """Groups, and the baseline of each; as pairs, a group may have several."""
 
 
-def compare(groups: pd.DataFrame, final: pd.DataFrame, delta: float, against: Against) -> pd.DataFrame:
+def compare(
+    groups: pd.DataFrame, final: pd.DataFrame, delta: float, against: Against, metric: Metric = ACCURACY
+) -> pd.DataFrame:
     """A row for each group and its baseline.
 
     Paired by seed: the same seed gives every method the same initial weights, split and data order. Published runs
@@ -26,29 +29,30 @@ def compare(groups: pd.DataFrame, final: pd.DataFrame, delta: float, against: Ag
     them are a family of their own, so that showing a reference changes no verdict.
 
     ``difference``, ``low`` and ``high`` (of ``level``, the interval that decided), ``low95`` and ``high95``, ``sd`` and
-    ``detectable`` are in points. ``n``: pairs that the difference comes from; ``seeds``: those that both have, of which
-    ``failed`` and ``baseline_failed`` diverged; ``p_failures``: McNemar's. ``p_holm`` and ``verdict``: see `decide`.
-    ``detectable`` is at the family's first level, alpha/``family``, and NaN below five pairs, which show nothing;
-    ``seeds_needed``, with its range ``seeds_low`` to ``seeds_high``, is for a difference of ``delta`` at that level.
+    ``detectable`` are in points, or in the metric itself and of its sign: of bits, below 0 is to the good. ``n``: pairs
+    that the difference comes from; ``seeds``: those that both have, of which ``failed`` and ``baseline_failed``
+    diverged; ``p_failures``: McNemar's. ``p_holm`` and ``verdict``: see `decide`. ``detectable`` is at the family's
+    first level, alpha/``family``, and NaN below five pairs, which show nothing; ``seeds_needed``, with its range
+    ``seeds_low`` to ``seeds_high``, is for a difference of ``delta`` at that level.
     """
-    values = {str(group): part.set_index("seed")["value"] for group, part in final.groupby("group")}
+    values = {str(group): metric.sign * part.set_index("seed")["value"] for group, part in final.groupby("group")}
     pairs = list(against.items() if isinstance(against, Mapping) else against)
     rows, evidence = [], []
     for group, baseline in pairs:
         paired = bool(groups.loc[group, "source"] != REFERENCE and groups.loc[baseline, "source"] != REFERENCE)
         found, counts = (_paired if paired else _unpaired)(values[group], values[baseline])
         evidence.append(found)
-        rows.append(_names(groups, group, baseline) | _numbers(found) | {"paired": paired} | counts)
+        rows.append(_names(groups, group, baseline) | _numbers(found, metric.sign) | {"paired": paired} | counts)
     if not rows:
         return pd.DataFrame()
     decisions, sizes = _by_source([str(groups.loc[group, "source"]) for group, _ in pairs], evidence, delta)
     table = pd.DataFrame(
         [
-            row | _decided(decision) | {"family": size} | _could_show(found, size, delta)
+            row | _decided(decision.times(metric.sign)) | {"family": size} | _could_show(found, size, delta)
             for row, found, decision, size in zip(rows, evidence, decisions, sizes, strict=True)
         ]
     )
-    table["sentence"] = [sentence(row, delta) for _, row in table.iterrows()]
+    table["sentence"] = [sentence(row, delta, metric) for _, row in table.iterrows()]
     return table
 
 
@@ -110,8 +114,9 @@ def _names(groups: pd.DataFrame, group: str, baseline: str) -> dict[str, Any]:
     }
 
 
-def _numbers(evidence: Evidence) -> dict[str, float]:
-    result = evidence.difference
+def _numbers(evidence: Evidence, sign: int) -> dict[str, float]:
+    """In the metric's own direction: of bits, less is better, and a difference below 0 is to the good."""
+    result = evidence.difference.times(sign)
     return {
         "n": result.n,
         "difference": result.mean,

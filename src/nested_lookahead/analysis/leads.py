@@ -20,8 +20,9 @@ def stronger_baselines(tasks: Sequence[Task]) -> list[str]:
     method: a lead over an untuned baseline is a lead over its settings."""
     texts = []
     for task in tasks:
-        others = pd.concat([other for each in tasks if data(each) == data(task) for other in _settings(each)])
-        means = dict(task.final.groupby("group")["value"].mean())
+        alike = [each for each in tasks if data(each) == data(task) and each.metric == task.metric]
+        others = pd.concat([other for each in alike for other in _settings(each)])
+        means = dict(task.metric.sign * task.final.groupby("group")["value"].mean())
         rows = task.comparisons
         for (label, baseline), part in rows.groupby(["label", "baseline"], sort=False) if len(rows) else ():
             theirs = task.groups.loc[str(baseline)]
@@ -32,21 +33,27 @@ def stronger_baselines(tasks: Sequence[Task]) -> list[str]:
             better = same[same["mean"] > leads[-1]] if leads else same.iloc[:0]
             if len(better):
                 best = better.sort_values(["n", "mean"]).iloc[-1]
-                texts.append(_said(str(label), leads, str(theirs["label"]), means[baseline], best, task.name))
+                texts.append(_said(str(label), leads, str(theirs["label"]), means[baseline], best, task))
     return texts
 
 
-def _said(label: str, leads: list[float], baseline: str, mean: float, best: Any, task: str) -> str:
-    where = ", ".join(filter(None, [best["task"] if best["task"] != task else "", best["of"], f"n = {best['n']:.0f}"]))
-    span = " to ".join(dict.fromkeys(f"{value:.2f}" for value in (leads[0], leads[-1])))
+def _said(label: str, leads: list[float], baseline: str, mean: float, best: Any, task: Task) -> str:
+    def text(value: float) -> str:
+        return f"{task.metric.sign * value:.{task.metric.digits}f}"
+
+    where = ", ".join(
+        filter(None, [best["task"] if best["task"] != task.name else "", best["of"], f"n = {best['n']:.0f}"])
+    )
+    span = " to ".join(dict.fromkeys(text(value) for value in (leads[0], leads[-1])))
     own = f"{baseline} with {best['lacks']}" if best["lacks"] else baseline
     other = f"{baseline} without {best['lacks']}" if best["lacks"] else f"{baseline} [{best['shown']}]"
-    return f"the lead of {label}, {span}, is over {own}, {mean:.2f}, and not over {other}, {best['mean']:.2f} ({where})"
+    compared = f"is over {own}, {text(mean)}, and not over {other}, {text(best['mean'])} ({where})"
+    return f"the lead of {label}, {span}, {compared}"
 
 
 def _settings(task: Task) -> Iterator[pd.DataFrame]:
     """Of each group, and of published variants that go without the same: method, inner, what it is called, and the
-    mean of its n runs that finished."""
+    mean of its n runs that finished, of which more is better."""
     final = task.final.dropna(subset=["value"]).merge(
         task.groups.assign(variant=task.groups.get("config.variant", "")), left_on="group", right_index=True
     )
@@ -63,7 +70,7 @@ def _settings(task: Task) -> Iterator[pd.DataFrame]:
 
 def _means(final: pd.DataFrame, keys: list[str], task: Task) -> pd.DataFrame:
     found = final.groupby(keys)["value"].agg(["mean", "count"]).reset_index()
-    return found.rename(columns={"count": "n"}).assign(task=task.name)
+    return found.rename(columns={"count": "n"}).assign(task=task.name, mean=task.metric.sign * found["mean"])
 
 
 def data(task: Task) -> str:

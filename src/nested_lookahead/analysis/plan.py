@@ -8,18 +8,19 @@ from typing import Any
 
 from nested_lookahead.analysis.collect import Study
 
-DEFAULTS: dict[str, Any] = {"delta": 0.5, "target": None, "baseline": None, "compare": "baseline"}
+DEFAULTS: dict[str, Any] = {"delta": None, "target": None, "baseline": None, "compare": "baseline"}
 SHOWN = {"delta": "δ", "target": "target", "baseline": "baseline", "compare": "family"}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``delta`` in points, ``target`` in %, ``baseline`` and ``compare`` as in `opponents.pairs`.
+    """``delta`` in points, or in the metric; None: the metric's own. ``target`` in %, or in the metric;
+    ``baseline`` and ``compare`` as in `opponents.pairs`.
 
     ``fixed``: what the study had said of it before its runs, in words; ``changed``: where the analysis departs from it.
     """
 
-    delta: float
+    delta: float | None
     target: float | None
     baseline: str | None
     compare: str

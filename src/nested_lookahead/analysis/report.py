@@ -38,7 +38,7 @@ class Request:
     split: str = "test"
     baseline: str | None = None
     family: str = "baseline"
-    delta: float = 0.5
+    delta: float | None = None
     tuning_seeds: tuple[int, ...] | None = None
     fixed: str = ""
     """What the study had fixed before its runs, in words."""
@@ -106,9 +106,9 @@ def _write_task(
     """Its section of the page, the files written, and the lines to print."""
     found = checks.check(task)
     raw = tables.results(task.runs, task.metrics, task.split)
-    results = tables.readable(raw, task.split)
-    comparisons = tables.readable_comparisons(task.comparisons)
-    spent = tables.readable_budget(budget(task))
+    results = tables.readable(raw, task.split, task.metric)
+    comparisons = tables.readable_comparisons(task.comparisons, task.metric)
+    spent = tables.readable_budget(budget(task), task.metric)
     written = []
     for name, table in {"results": results, "comparisons": comparisons, "budget": spent}.items():
         if len(table):
@@ -190,7 +190,7 @@ def _said(task: Task, verdicts: list[page.Verdict]) -> list[str]:
     if len(task.comparisons):
         counts = dict.fromkeys(task.comparisons.groupby("family").groups)
         family = " and ".join(f"{count:.0f}" for count in counts)
-        what = f"{task.split} accuracy of the {task.weights} weights at the last epoch"
+        what = f"{task.split} {task.metric.name} of the {task.weights} weights at the last epoch"
         said += ["", f"{what}, each method against its baseline; Holm over {family} comparisons:"]
         said += [f"  {verdict.sentence}" for verdict in verdicts[:MOST_SENTENCES]]
         if len(verdicts) > MOST_SENTENCES:
@@ -222,7 +222,7 @@ def _with_groups(shown: pd.DataFrame, raw: pd.DataFrame) -> pd.DataFrame:
 def _groups(task: Task, results: pd.DataFrame, raw: pd.DataFrame) -> list[page.Group]:
     """With what the table of results says of each."""
     looks = figures.looks(task)
-    measured = [str(column) for column in results if "accuracy" in str(column)]
+    measured = [str(column) for column in results if str(column).endswith(" weights")]
     told = {
         str(group): "; ".join(f"{column} {row[column]}" for column in measured if row[column] != "–")
         + f"; n = {row['n']}"

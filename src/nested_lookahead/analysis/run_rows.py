@@ -6,10 +6,14 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from nested_lookahead.metric import ACCURACY, Metric
 from nested_lookahead.runs import files
 from nested_lookahead.runs.identity import BOOKKEEPING, RULE, computed, identity
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TASK = ("dataset", "model", "epochs", "batch_size", "evaluation")
 """Parts of a configuration that must be equal where runs are compared."""
@@ -20,7 +24,7 @@ OWN, REFERENCE = "run", "reference"
 RUN_COLUMNS = (
     *("path", "source", "task", "task_key", "group", "method", "inner", "pullback", "seed", "status"),
     *("planned_steps", "seconds", "device_name", "precision", "threads", "processes", "commit", "dirty", "versions"),
-    *("diverged_step", "diverged_cause", "score_least", "score_most"),
+    *("diverged_step", "diverged_cause", "score_least", "score_most", "metric"),
 )
 """Columns that every table of runs has; after them come the settings, as ``config.<key>``."""
 
@@ -77,12 +81,14 @@ def _row(path: Path, config: dict[str, Any], summary: Mapping[str, Any]) -> dict
     inner = optimizer.get("inner") or {}
     for node in (optimizer, inner, config["dataset"], config["model"]):
         _check_name(_name(node) if node else "")
+    metric = Metric.read(summary.get("metric"))
+    _check_name(metric.name + metric.unit)
     row = {
         "path": str(path),
         "source": OWN,
         "task": ", ".join(str(_name(config[key])) for key in TASK[:2])
         + f", {_whole('epochs', config['epochs'])} epochs, batch {_whole('batch_size', config['batch_size'])}",
-        "task_key": task_key(config),
+        "task_key": task_key(config) + ("" if metric == ACCURACY else json.dumps(metric.plain())),
         "group": identity(config),
         "method": str(optimizer["name"]),
         "inner": str(inner.get("name", "")),
@@ -93,8 +99,15 @@ def _row(path: Path, config: dict[str, Any], summary: Mapping[str, Any]) -> dict
         "seconds": float(summary.get("seconds") or math.nan),
         "score_least": _bound(summary, "least", 0.0),
         "score_most": _bound(summary, "most", 1.0),
+        "metric": json.dumps(metric.plain()),
     }
     return row | _where(summary) | {f"config.{key}": value for key, value in flatten(config).items()}
+
+
+def metric_of(runs: pd.DataFrame) -> Metric:
+    """That of the first run of ours; published runs have accuracies."""
+    known = list(runs["metric"].dropna()[:1]) if "metric" in runs else []
+    return Metric.read(json.loads(known[0])) if known else ACCURACY
 
 
 LONGEST = 100

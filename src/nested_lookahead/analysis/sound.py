@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,10 @@ def fault_of(curve: Curve, row: Mapping[str, Any]) -> str:
     least, most = row["score_least"], row["score_most"]
     wrong = ~(np.isnan(curve["accuracy"]) | ((curve["accuracy"] >= least) & (curve["accuracy"] <= most)))
     if wrong.any():
-        return f"{METRICS} has an accuracy of {curve['accuracy'][wrong][0]:g}, which must be in [{least:g}, {most:g}]"
+        name = json.loads(row["metric"])["name"] if row.get("metric") else "accuracy"
+        called = "an accuracy" if name == "accuracy" else f"a value of {name}"
+        value = curve["accuracy"][wrong][0]
+        return f"{METRICS} has {called} of {value:g}, which must be in [{least:g}, {most:g}]"
     reached, planned = int(step.max()), row["planned_steps"]
     if reached > planned:
         return f"{METRICS} goes on to step {reached} of {planned:.0f}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,10 @@ class Difference:
     @property
     def high(self) -> float:
         return self.interval()[1]
+
+    def times(self, sign: int) -> Difference:
+        """Itself, or of the other less the one."""
+        return replace(self, mean=sign * self.mean, d=sign * self.d, g=sign * self.g)
 
     def p_within(self, delta: float) -> float:
         """Of two one-sided t tests that the true difference lies within ±delta: the larger p (Schuirmann 1987).

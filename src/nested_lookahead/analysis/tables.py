@@ -9,25 +9,28 @@ from typing import Any
 import pandas as pd
 
 from nested_lookahead.analysis.labels import in_order, method_name, settings
+from nested_lookahead.analysis.run_rows import metric_of
 from nested_lookahead.analysis.sentences import p_value, seeds_text, signed
 from nested_lookahead.analysis.statistics import t_half_width
+from nested_lookahead.metric import ACCURACY, Metric
 from nested_lookahead.runs.files import COMPLETED
 
 
-def final_accuracies(runs: pd.DataFrame, metrics: pd.DataFrame, split: str) -> pd.DataFrame:
-    """One row per completed run, indexed by path: accuracy in % at its last evaluation, ``fast`` and ``slow``."""
+def final_results(runs: pd.DataFrame, metrics: pd.DataFrame, split: str) -> pd.DataFrame:
+    """One row per completed run, indexed by path: its metric (accuracy in %) at its last evaluation, ``fast`` and
+    ``slow``."""
     completed = runs.loc[runs["status"] == COMPLETED, "path"]
     rows = metrics[(metrics["split"] == split) & metrics["path"].isin(completed)]
     last = rows[rows["step"] == rows.groupby("path", observed=True)["step"].transform("max")]
-    return 100 * last.pivot_table(index="path", columns="weights", values="accuracy", observed=True)
+    return metric_of(runs).scale * last.pivot_table(index="path", columns="weights", values="accuracy", observed=True)
 
 
 def results(runs: pd.DataFrame, metrics: pd.DataFrame, split: str = "test") -> pd.DataFrame:
-    """A row per group: method, settings, n, diverged, and mean and 95% half-width of the final accuracy (%).
+    """A row per group: method, settings, n, diverged, and mean and 95% half-width of the final metric (accuracy in %).
 
     Means are over completed runs; ``n`` counts all finished ones, diverged included.
     """
-    final = final_accuracies(runs, metrics, split)
+    final = final_results(runs, metrics, split)
     groups = in_order(runs.drop_duplicates("group").set_index("group"))
     shown = settings(groups, always=True)
     rows = []
@@ -50,7 +53,7 @@ def results(runs: pd.DataFrame, metrics: pd.DataFrame, split: str = "test") -> p
     return pd.DataFrame(rows)
 
 
-def readable(table: pd.DataFrame, split: str = "test") -> pd.DataFrame:
+def readable(table: pd.DataFrame, split: str = "test", metric: Metric = ACCURACY) -> pd.DataFrame:
     """The table as people read it: ``97.2 ± 0.4``, the values themselves for n = 2, one value without an interval."""
     shown = table[["method", "settings", "n"]].astype({"n": str})
     diverged = table["diverged"] > 0
@@ -58,26 +61,26 @@ def readable(table: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     for weights in ("fast", "slow", "ema", "tail"):
         if f"{weights}_mean" in table:
             values, half_widths = table[f"{weights}_values"], table[f"{weights}_half_width"]
-            cells = [_cell(v, h) for v, h in zip(values, half_widths, strict=True)]
-            shown[f"{split} accuracy %, {weights} weights"] = cells
+            cells = [_cell(v, h, metric.digits) for v, h in zip(values, half_widths, strict=True)]
+            shown[f"{split} {metric.name} {metric.unit}".rstrip() + f", {weights} weights"] = cells
     return shown
 
 
-def _cell(values: list[float], half_width: float | None) -> str:
+def _cell(values: list[float], half_width: float | None, digits: int) -> str:
     if not values:
         return "–"
     if len(values) <= 2 or half_width is None:
-        return ", ".join(f"{value:.2f}" for value in values)
+        return ", ".join(f"{value:.{digits}f}" for value in values)
     if half_width == 0:
-        return f"{values[0]:.2f} (all equal)"
-    return f"{sum(values) / len(values):.2f} ± {half_width:.2f}"
+        return f"{values[0]:.{digits}f} (all equal)"
+    return f"{sum(values) / len(values):.{digits}f} ± {half_width:.{digits}f}"
 
 
-def readable_comparisons(comparisons: pd.DataFrame) -> pd.DataFrame:
+def readable_comparisons(comparisons: pd.DataFrame, metric: Metric = ACCURACY) -> pd.DataFrame:
     """Each method against its baseline, as people read it; the interval is the one that decided, of ``level``."""
     if comparisons.empty:
         return pd.DataFrame()
-    c = comparisons
+    c, digits = comparisons, metric.digits
     return pd.DataFrame(
         {
             "method": c["label"],
@@ -86,8 +89,9 @@ def readable_comparisons(comparisons: pd.DataFrame) -> pd.DataFrame:
                 " ".join(filter(None, pair)) for pair in zip(c["baseline_label"], c["baseline_shown"], strict=True)
             ],
             "n": c["n"].astype(str) + c["paired"].map({True: "", False: " unpaired"}),
-            "difference (points)": [
-                _told(signed)(mean) + (f" [{signed(low)}, {signed(high)}]" if low == low else "")
+            f"difference ({metric.difference})": [
+                _told(lambda value: signed(value, digits))(mean)
+                + (f" [{signed(low, digits)}, {signed(high, digits)}]" if low == low else "")
                 for mean, low, high in zip(c["difference"], c["low"], c["high"], strict=True)
             ],
             "level": [
@@ -101,7 +105,7 @@ def readable_comparisons(comparisons: pd.DataFrame) -> pd.DataFrame:
             ],
             "p (Holm)": c["p_holm"].map(_told(lambda p: p_value(p).removeprefix("p ").removeprefix("= "))),
             "verdict": c["verdict"],
-            "detectable": c["detectable"].map(_number("{:.2f}")),
+            "detectable": c["detectable"].map(_number(f"{{:.{digits}f}}")),
             "seeds needed": [
                 "–" if needed != needed else seeds_text(needed, low, high)
                 for needed, low, high in zip(c["seeds_needed"], c["seeds_low"], c["seeds_high"], strict=True)
@@ -110,10 +114,10 @@ def readable_comparisons(comparisons: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def readable_budget(table: pd.DataFrame) -> pd.DataFrame:
+def readable_budget(table: pd.DataFrame, metric: Metric = ACCURACY) -> pd.DataFrame:
     shown = table.copy()
     for column in ("default", "best", "best, other seeds"):
-        shown[column] = shown[column].map(_number("{:.2f}"))
+        shown[column] = shown[column].map(_number(f"{{:.{metric.digits}f}}"))
     shown["hours of training"] = shown["hours of training"].map(_number("{:.3g}"))
     return shown
 

@@ -97,12 +97,13 @@ def usual_target(task: Task) -> float:
 
 
 def times(task: Task, target: float) -> pd.DataFrame:
-    """One row per run of ours: group, seed, and the steps and seconds at which its accuracy (%) was first ``target``
-    or more; infinite where it never was, or the run diverged. Resolution: the evaluations."""
+    """One row per run of ours: group, seed, and the steps and seconds at which its metric was first ``target``
+    or better; infinite where it never was, or the run diverged. Resolution: the evaluations."""
     rows = task.metrics[task.metrics["split"] == task.split]
     has = set(rows.loc[rows["weights"] == task.weights, "path"])
     rows = rows[(rows["weights"] == task.weights) | ((rows["weights"] == "fast") & ~rows["path"].isin(has))]
-    hits = rows[100 * rows["accuracy"] >= target]
+    sign = task.metric.sign
+    hits = rows[sign * task.metric.scale * rows["accuracy"] >= sign * target]
     first = hits.groupby("path", observed=True)[["step", "seconds"]].min()
     runs = task.runs[task.runs["source"] != REFERENCE]
     found = runs[["path", "group", "seed"]].merge(first, left_on="path", right_index=True, how="left")

@@ -13,8 +13,9 @@ from nested_lookahead.analysis.collect import Study
 from nested_lookahead.analysis.differences import compare
 from nested_lookahead.analysis.labels import in_order, method_names, settings
 from nested_lookahead.analysis.opponents import pairs
-from nested_lookahead.analysis.run_rows import REFERENCE
+from nested_lookahead.analysis.run_rows import REFERENCE, metric_of
 from nested_lookahead.errors import UserError
+from nested_lookahead.metric import ACCURACY, Metric
 from nested_lookahead.runs.files import COMPLETED
 
 
@@ -31,7 +32,8 @@ class Task:
     """One row per configuration less seed, its id the index, in display order: ``label`` (the method), ``shown`` (the
     settings that tell it apart), ``n`` finished runs, of which ``diverged``; and a run's columns."""
     final: pd.DataFrame
-    """One row per run: path, group, seed, ``value``: accuracy in % at the last epoch; NaN of a diverged run."""
+    """One row per run: path, group, seed, ``value``: the metric as it is shown (accuracy in %) at the last epoch; NaN
+    of a diverged run."""
     chosen_by: pd.DataFrame
     """As ``final``, of the validation split where there is one: what settings are chosen by. Else ``final`` itself."""
     comparisons: pd.DataFrame
@@ -39,9 +41,10 @@ class Task:
     weights: str
     split: str
     delta: float
-    """The difference that matters, in points."""
+    """The difference that matters, in points, or in the metric itself."""
     tuning_seeds: tuple[int, ...] | None = None
     """Seeds that settings are chosen on, so that the others are fresh; None: those that all settings have."""
+    metric: Metric = ACCURACY
 
 
 def together(tasks: Sequence[Task]) -> Task:
@@ -55,7 +58,7 @@ def tasks(
     study: Study,
     weights: str,
     split: str,
-    delta: float,
+    delta: float | None = None,
     baseline: str | None = None,
     tuning_seeds: tuple[int, ...] | None = None,
     family: str = "baseline",
@@ -64,6 +67,7 @@ def tasks(
     have none, and all where there are only published ones, are tasks of their own.
 
     Args:
+        delta: the difference that matters; None: the metric's own.
         family: which comparisons there are, see `opponents.pairs`.
 
     Raises:
@@ -78,7 +82,8 @@ def tasks(
         raise UserError(f"--baseline {baseline}: no such method or group among these runs")
     for runs in parts:
         metrics = study.metrics[study.metrics["path"].isin(runs["path"])]
-        groups, final = _groups(runs), final_values(runs, metrics, weights, split)
+        groups, final, metric = _groups(runs), final_values(runs, metrics, weights, split), metric_of(runs)
+        matters = metric.delta if delta is None else delta
         yield Task(
             name=str(runs["task"].iloc[0]),
             runs=runs,
@@ -86,11 +91,12 @@ def tasks(
             groups=groups,
             final=final,
             chosen_by=validated(runs, metrics, weights, final),
-            comparisons=compare(groups, final, delta, pairs(groups, baseline, family)),
+            comparisons=compare(groups, final, matters, pairs(groups, baseline, family), metric),
             weights=weights,
             split=split,
-            delta=delta,
+            delta=matters,
             tuning_seeds=tuning_seeds,
+            metric=metric,
         )
 
 
@@ -119,7 +125,7 @@ def _groups(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def final_values(runs: pd.DataFrame, metrics: pd.DataFrame, weights: str, split: str) -> pd.DataFrame:
-    """Accuracy (%) of each run at its last epoch, NaN of a diverged run.
+    """Accuracy (%), or the runs' own metric, of each run at its last epoch; NaN of a diverged run.
 
     A method without such weights is measured by its fast ones, as its fast weights are what it would deploy.
     """
@@ -132,8 +138,8 @@ def final_values(runs: pd.DataFrame, metrics: pd.DataFrame, weights: str, split:
     if weights != "fast" and "fast" in values:
         chosen = chosen.fillna(values["fast"])
     final = runs[["path", "group", "seed"]].copy()
-    accuracy = final["path"].map(chosen).astype(float)
-    final["value"] = 100 * accuracy.where(runs["status"] == COMPLETED)
+    recorded = final["path"].map(chosen).astype(float)
+    final["value"] = metric_of(runs).scale * recorded.where(runs["status"] == COMPLETED)
     return final.reset_index(drop=True)
 
 

@@ -48,7 +48,7 @@ def tuned(task: Task) -> Tuned | None:
     final = _on_fresh(task, members, tuning, fresh) if tuning else None
     if final is None:
         return None
-    found = compare(_described(task, members, final), final, task.delta, against)
+    found = compare(_described(task, members, final), final, task.delta, against, task.metric)
     return Tuned(found.assign(sentence=f"Tuned against tuned, {how}: " + found["sentence"]), final, how)
 
 
@@ -77,7 +77,7 @@ def _on_fresh(task: Task, members: dict[str, list[str]], tuning: list[int], fres
     not one such seed in common."""
     parts = []
     for label, groups in members.items():
-        chosen = best_setting(task.chosen_by[task.chosen_by["seed"].isin(tuning)], groups)
+        chosen = best_setting(task.chosen_by[task.chosen_by["seed"].isin(tuning)], groups, task.metric.sign)
         rows = task.final[(task.final["group"] == chosen) & task.final["seed"].isin(fresh)]
         parts.append(rows.assign(group=label, chosen=chosen))
     seeds = [set(part["seed"]) for part in parts]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nested_lookahead.analysis.power import LEAST
 from nested_lookahead.analysis.statistics import NAN, Difference, Ranks, holm, holm_levels
@@ -41,9 +41,13 @@ class Decision:
     high: float
     level: float
 
+    def times(self, sign: int) -> Decision:
+        """The same, of differences of the other sign: the word stays, and the interval turns."""
+        return self if sign > 0 else replace(self, low=-self.high, high=-self.low)
+
 
 def decide(family: Sequence[Evidence], delta: float) -> list[Decision]:
-    """Each comparison's verdict, adjusted for the family by Holm's procedure.
+    """Each comparison's verdict, adjusted for the family by Holm's procedure; a difference above 0 is to the good.
 
     equivalent: two one-sided tests reject, at the family's level, that the true difference is ±``delta`` or more: it
     does not matter, whether or not it is 0. Never where a run diverged without its partner.

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from nested_lookahead.command import disk_is_full
 from nested_lookahead.errors import JobError, RunFailed, UserError, one_line
+from nested_lookahead.metric import Metric
 from nested_lookahead.runs import files
 from nested_lookahead.runs.build import build, import_what_trains
 from nested_lookahead.runs.directory import Onlooker, Row, Run, another_run, is_of, name_of
@@ -28,13 +29,14 @@ from nested_lookahead.runs.signals import Signals
 from nested_lookahead.training.processes import Processes, first_process, under_torchrun
 
 if TYPE_CHECKING:
+    from nested_lookahead.tasks.objectives import Objective
     from nested_lookahead.training.trainer import Trainer
 
 log = logging.getLogger("train")
 
 
 def main(cfg: DictConfig) -> float:
-    """Make the run of a configuration that Hydra has composed; return its result, final validation accuracy.
+    """Make the run of a configuration that Hydra has composed; return its result, see `result_of`.
 
     Raises:
         UserError: of one job of a sweep, which goes on.
@@ -62,7 +64,7 @@ def _refuse_to_tune_on_test(sweeper: str, config: Config) -> None:
     if not listing and not config.dataset.split.val_fraction:
         raise JobError(
             UserError(
-                "hydra/sweeper: a search chooses by validation accuracy, and nothing is held out; "
+                "hydra/sweeper: a search chooses by the validation metric, and nothing is held out; "
                 "set dataset.split.val_fraction=0.1, say"
             )
         )
@@ -150,8 +152,7 @@ class Job:
         with bar, Signals() as signals:
             recorder = Recorder(self.directory, trainer, signals, bar, 60 * self.config.checkpoint_minutes)
             outcome = recorder.record(metrics, self.config)
-            bounds = dict(zip(("least", "most"), trainer.data.objective.bounds, strict=True))
-            summary = {**outcome, "score": bounds, **scores(metrics), **trainer.usage(), **environment()}
+            summary = outcome | measured(trainer.data.objective, metrics) | trainer.usage() | environment()
             self.directory.finish(summary)
         log.info(closing_text(summary, trainer, self.directory.path))
         if signals.came:  # during the last evaluation; it is for the sweep
@@ -262,7 +263,14 @@ def _intact_summary(path: Path) -> dict[str, Any] | None:
 
 
 def result_of(summary: dict[str, Any], config: Config) -> float:
-    """Final validation accuracy; NaN of a diverged run."""
+    """Final validation metric, negated where less is better: a search maximises it. NaN of a diverged run."""
     if summary["status"] != files.COMPLETED:
         return math.nan
-    return objective(summary, config.evaluation.weights)
+    return Metric.read(summary.get("metric")).sign * objective(summary, config.evaluation.weights)
+
+
+def measured(goal: Objective, metrics: list[Row]) -> dict[str, Any]:
+    """What a summary says of the metric, and of what it came to."""
+    bounds = dict(zip(("least", "most"), goal.bounds, strict=True))
+    known = {} if goal.optimum is None else {"optimum": goal.optimum}
+    return {"metric": goal.metric.plain(), "score": bounds, **known, **scores(metrics, goal.metric)}

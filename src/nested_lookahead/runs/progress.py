@@ -34,7 +34,7 @@ class TerminalHandler(logging.Handler):
 
 
 class ProgressBar:
-    """Steps done, epoch, loss, accuracy and speed. Reads the loss twice a second at most: it has to wait for it."""
+    """Steps done, epoch, loss, the metric and speed. Reads the loss twice a second at most: it has to wait for it."""
 
     interval = 0.5
 
@@ -47,7 +47,7 @@ class ProgressBar:
             dynamic_ncols=True,
             disable=None if enabled and not in_worker() else True,  # None: where the output is no terminal
         )
-        self._accuracy = ""
+        self._metric, self._score = trainer.data.objective.metric, ""
         self._read = 0.0
 
     def __enter__(self) -> ProgressBar:
@@ -63,14 +63,14 @@ class ProgressBar:
         if now - self._read >= self.interval:
             self._read = now
             loss = trainer.losses[(trainer.step - 1) % len(trainer.batches)].item()
-            speed = trainer.step * trainer.batches.batch_size / trainer.seconds if trainer.seconds else 0
+            speed, unit = trainer.speed()
             self._bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.epochs}", refresh=False)
-            self._bar.set_postfix_str(f"loss {loss:.4f}{self._accuracy}, {speed:,.0f} images/s", refresh=False)
+            self._bar.set_postfix_str(f"loss {loss:.4f}{self._score}, {speed:,.0f} {unit}/s", refresh=False)
         self._bar.update(trainer.step - self._bar.n)
 
     def on_evaluation(self, rows: Sequence[Mapping[str, Any]]) -> None:
         name, row = _shown(rows)
-        self._accuracy = f", {name} {100 * row['accuracy']:.1f}%"
+        self._score = f", {name} {self._metric.text(row['accuracy'], max(1, self._metric.digits - 1))}"
 
 
 class SweepProgress:
@@ -79,14 +79,15 @@ class SweepProgress:
     It looks at what is there, whoever makes it: this process, its workers, a cluster, another launch.
 
     Args:
-        runs: of each run, a name and a function that returns its objective, or None if it is not over.
+        runs: of each run, a name and a function that returns its result, of which more is better, and that in words; or
+            None if it is not over.
     """
 
     interval = 1.0
 
-    def __init__(self, runs: Sequence[tuple[str, Callable[[], float | None]]], enabled: bool) -> None:
+    def __init__(self, runs: Sequence[tuple[str, Callable[[], tuple[float, str] | None]]], enabled: bool) -> None:
         self._open, self._all = list(runs), len(runs)
-        self._best: tuple[float, str] | None = None
+        self._best: tuple[float, str, str] | None = None
         self._look()
         self._started, self._before = time.monotonic(), self._done
         self._bar = tqdm(
@@ -132,15 +133,15 @@ class SweepProgress:
     def _look(self) -> None:
         still_open = []
         for name, objective in self._open:
-            value = objective()
-            if value is None:
+            found = objective()
+            if found is None:
                 still_open.append((name, objective))
-            elif not math.isnan(value) and (self._best is None or value > self._best[0]):
-                self._best = value, name
+            elif not math.isnan(found[0]) and (self._best is None or found[0] > self._best[0]):
+                self._best = *found, name
         self._open = still_open
 
     def _best_text(self) -> str:
-        return f"best {100 * self._best[0]:.2f}% ({self._best[1]})" if self._best else ""
+        return f"best {self._best[1]} ({self._best[2]})" if self._best else ""
 
     def __str__(self) -> str:
         """Such as ``3/20 runs, 01:12 left, best 98.33% (optimizer.k=5)``."""
@@ -150,18 +151,19 @@ class SweepProgress:
 
 
 def evaluation_line(trainer: Trainer, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Such as ``epoch  3/15  train loss 0.0521  validation 97.22% (slow 96.11%)  12,345 images/s``."""
+    """Such as ``epoch  3/15  train loss 0.0521  validation 97.22% (slow 96.11%)  12,345 samples/s``."""
+    metric = trainer.data.objective.metric
     value = {(row["weights"], row["split"]): row for row in rows}
     parts = [f"epoch {trainer.epoch:>{len(str(trainer.epochs))}}/{trainer.epochs}"]
     parts.append(f"train loss {value['fast', 'train']['loss']:.4f}")
     shown, row = _shown(rows)
-    accuracy = f"{shown} {100 * row['accuracy']:.2f}%"
+    score = f"{shown} {metric.said(row['accuracy'])}"
     others = [weights for weights, split in value if split == shown and weights != "fast"]
     if others:
-        said = ", ".join(f"{weights} {100 * value[weights, shown]['accuracy']:.2f}%" for weights in others)
-        accuracy += f" ({said})"
-    parts.append(accuracy)
-    parts.append(f"{trainer.step * trainer.batches.batch_size / max(trainer.seconds, 1e-9):,.0f} images/s")
+        said = ", ".join(f"{weights} {metric.text(value[weights, shown]['accuracy'])}" for weights in others)
+        score += f" ({said})"
+    parts.append(score)
+    parts.append("{:,.0f} {}/s".format(*trainer.speed()))
     return "  ".join(parts)
 
 
@@ -173,19 +175,32 @@ def _shown(rows: Sequence[Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
 
 
 def closing_text(summary: dict[str, Any], trainer: Trainer, path: Path) -> str:
-    """The end of a run: test accuracy, time, where the results lie, what to type next."""
-    final = {weights: 100 * splits["test"]["accuracy"] for weights, splits in summary["final"].items()}
-    accuracy = ", ".join(f"{value:.2f}% ({weights} weights)" for weights, value in final.items())
+    """The end of a run: the metric on test data, time, where the results lie, what to type next."""
+    metric, optimum = trainer.data.objective.metric, trainer.data.objective.optimum
+    tests = {weights: splits["test"] for weights, splits in summary["final"].items()}
+    score = _by_weights({weights: row["accuracy"] for weights, row in tests.items()}, metric.text)
+    named = f"test {metric.name}"
     folder = os.path.relpath(path)
     took = f"{trainer.epoch} epochs, {trainer.step} steps, {trainer.seconds:.1f} s"
     if trainer.compile_seconds:
         took += f", besides {trainer.compile_seconds:.1f} s of compiling"
     held_out = "validation" in next(iter(summary["final"].values()), {"validation": None})
     lines = [
-        f"test accuracy  {accuracy or 'none: no epoch was finished'}",
+        f"{named:<13}  {score or 'none: no epoch was finished'}",
         f"training       {summary['status']} after {took}",
-        *([] if held_out else ["result         test accuracy: nothing is held out for validation"]),
+        *([] if held_out else [f"result         test {metric.name}: nothing is held out for validation"]),
         f"results        {folder}",
         f"next           python analyze.py {os.path.relpath(path.parent.parent)}",
     ]
+    if optimum is not None and tests:
+        over = {weights: None if row["loss"] is None else row["loss"] - optimum for weights, row in tests.items()}
+        lines.insert(
+            1, f"over the best  {_by_weights(over, '{:.4f} nats'.format)}; no loss is below {optimum:.4f} nats"
+        )
     return "\n".join(lines)
+
+
+def _by_weights(values: Mapping[str, float | None], text: Callable[[float], str]) -> str:
+    """Such as ``97.22% (fast weights), 96.11% (slow weights)``."""
+    shown = {weights: "not finite" if value is None else text(value) for weights, value in values.items()}
+    return ", ".join(f"{value} ({weights} weights)" for weights, value in shown.items())

@@ -6,14 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nested_lookahead.metric import ACCURACY, Metric
+
 Scores = dict[str, dict[str, dict[str, dict[str, Any]]]]
 
 NO_RESULTS = ("split", "weights", "lr", "seconds")
 """Columns of the metrics that tell where a row belongs, or how training went, and not what was measured."""
 
 
-def scores(metrics: Sequence[Mapping[str, Any]]) -> Scores:
-    """``{"final": …, "best": …}``, each {weights: {split: {"step", "epoch", "loss", "accuracy", …}}}.
+def scores(metrics: Sequence[Mapping[str, Any]], metric: Metric = ACCURACY) -> Scores:
+    """``{"final": …, "best": …}``, each {weights: {split: {"step", "epoch", "loss", "accuracy", …}}}, whatever metric
+    stands under accuracy.
 
     The best evaluation is chosen on the validation split, for each kind of weights, the first of equals; there is
     none without that split. A value that is not finite is None, as JSON has no name for it.
@@ -24,7 +27,7 @@ def scores(metrics: Sequence[Mapping[str, Any]]) -> Scores:
         steps = {"final": rows[-1]["step"]}
         validated = [row for row in rows if row["split"] == "validation"]
         if validated:
-            steps["best"] = max(validated, key=lambda row: (row["accuracy"], -row["step"]))["step"]
+            steps["best"] = max(validated, key=lambda row: (metric.sign * row["accuracy"], -row["step"]))["step"]
         for name, step in steps.items():
             result[name][weights] = {
                 row["split"]: {key: _finite(value) for key, value in row.items() if key not in NO_RESULTS}
@@ -39,6 +42,6 @@ def _finite(value: float) -> float | None:
 
 
 def objective(result: Mapping[str, Any], weights: str) -> float:
-    """Final validation accuracy (test accuracy where nothing is held out), of the fast weights if there are no slow."""
+    """Final validation metric (test metric where nothing is held out), of the fast weights if there are no slow."""
     final = result["final"].get(weights) or result["final"]["fast"]
     return float(final.get("validation", final["test"])["accuracy"])

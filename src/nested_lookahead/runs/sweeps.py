@@ -17,6 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 
 from nested_lookahead.command import explain
 from nested_lookahead.errors import Busy, UserError, one_line
+from nested_lookahead.metric import Metric
 from nested_lookahead.runs import files
 from nested_lookahead.runs.directory import holder, lock_of
 from nested_lookahead.runs.identity import identity
@@ -43,13 +44,16 @@ class PlannedRun:
         finished = finished_at(self.path) if self.path else None
         return finished is not None and (finished >= since or not (self.config is not None and self.config.overwrite))
 
-    def objective(self, since: float) -> float | None:
-        """Its result, None if it is not over."""
+    def objective(self, since: float) -> tuple[float, str] | None:
+        """Its result, of which more is better, and that in words; None if it is not over."""
         if self.path is None or self.config is None or not self.is_over(since):
             return None
         try:
             summary = files.read_summary(self.path)
-            return None if summary is None else result_of(summary, self.config)
+            if summary is None:
+                return None
+            value, metric = result_of(summary, self.config), Metric.read(summary.get("metric"))
+            return value, metric.said(metric.sign * value)
         except (OSError, ValueError, KeyError, TypeError):  # not one of ours: its launch will say so
             return None
 

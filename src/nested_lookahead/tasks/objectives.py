@@ -33,6 +33,10 @@ class Objective:
     def to(self, device: torch.device) -> Objective:
         return self
 
+    def units(self, shape: tuple[int, ...]) -> int:
+        """Units in a sample of this shape."""
+        return 1
+
     def loss(self, outputs: Tensor, labels: Tensor, label_smoothing: float = 0.0, reduction: str = "mean") -> Tensor:
         """Mean or sum over all that `count` counts."""
         raise NotImplementedError
@@ -95,7 +99,7 @@ class NextToken(Objective):
 
     @property
     def metric(self) -> Metric:
-        return Metric(f"bits per {self.token}", better="down", digits=4)
+        return Metric(f"bits per {self.token}", better="down", loss_unit="nats")
 
     def loss(self, outputs: Tensor, labels: Tensor, label_smoothing: float = 0.0, reduction: str = "mean") -> Tensor:
         flat = outputs.flatten(0, 1)
@@ -103,6 +107,9 @@ class NextToken(Objective):
 
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return self.loss(outputs.float(), labels, reduction="sum") / math.log(2)
+
+    def units(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape)
 
     def count(self, labels: Tensor) -> Tensor | int:
         return (labels != NO_LABEL).sum()

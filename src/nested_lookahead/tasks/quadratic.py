@@ -64,7 +64,7 @@ class Quadratic(Objective):
 
     @property
     def metric(self) -> Metric:
-        return Metric("share of the risk gone", "%", "up", 100.0, 2)
+        return Metric("share of the risk gone", "%", "up", 100.0, 2, 0.5)
 
     def to(self, device: torch.device) -> Quadratic:
         return Quadratic(self.curvature.to(device))

@@ -30,6 +30,7 @@ class Row(TypedDict):
     weights: str
     loss: float
     accuracy: float
+    """The task's metric, whichever it is: the name is that of the first."""
     lr: float
     seconds: float
 

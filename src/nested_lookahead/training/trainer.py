@@ -186,9 +186,17 @@ class Trainer:
         if bad:
             raise Diverged(self.step - done + first + bad[0] + 1, "training loss is not finite")
 
+    def speed(self) -> tuple[float, str]:
+        """Samples or tokens per second of training, and which."""
+        objective = self.data.objective
+        return self._samples() * objective.units(self.data.shape) / max(self.seconds, 1e-9), objective.unit
+
+    def _samples(self) -> int:
+        return self.epoch * len(self.data.train) + self.step % len(self.batches) * self.batches.batch_size
+
     def usage(self) -> dict[str, Any]:
         """What the run took so far."""
-        images = self.epoch * len(self.data.train) + self.step % len(self.batches) * self.batches.batch_size
+        images, (speed, unit) = self._samples(), self.speed()
         return {
             "steps": self.step,
             "planned_steps": self.total_steps,
@@ -197,6 +205,7 @@ class Trainer:
             "seconds": self.seconds,
             "compile_seconds": self.compile_seconds,
             "images_per_second": images / self.seconds if self.seconds else None,
+            **({} if unit == "samples" or not self.seconds else {f"{unit}_per_second": speed}),
             "hardware": {
                 "device": self.hardware.device.type,
                 "name": self.hardware.device_name(),

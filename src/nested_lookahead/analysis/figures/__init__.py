@@ -6,6 +6,7 @@ The plots themselves are functions from a table to axes, beside their drivers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
@@ -62,10 +63,15 @@ TOGETHER: dict[str, Callable[[Sequence[Task], Options], Drawn | None]] = {
 def draw(name: str, task: Task, options: Options | None = None) -> Drawn | None:
     """The figure of that name in the house style; None where it does not apply."""
     with mpl.rc_context(STYLE):
-        return FIGURES[name](task, options or Options())
+        return FIGURES[name](task, _of(task, options or Options()))
 
 
 def draw_together(name: str, tasks: Sequence[Task], options: Options | None = None) -> Drawn | None:
     """As `draw`, of several tasks; None where the figure shows one task only."""
     with mpl.rc_context(STYLE):
-        return TOGETHER[name](tasks, options or Options()) if name in TOGETHER else None
+        return TOGETHER[name](tasks, _of(tasks[0], options or Options())) if name in TOGETHER else None
+
+
+def _of(task: Task, options: Options) -> Options:
+    """An error is what a percentage lacks: other metrics have none, and are shown themselves."""
+    return replace(options, metric="accuracy") if options.metric == "error" and task.metric.unit != "%" else options

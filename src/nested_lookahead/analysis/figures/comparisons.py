@@ -19,6 +19,7 @@ from nested_lookahead.analysis.sentences import signed
 from nested_lookahead.analysis.statistics import expected_best as expected_best_of
 from nested_lookahead.analysis.tuned import tuned as tuned_of
 from nested_lookahead.drawing import SMALL, grid, new_figure
+from nested_lookahead.metric import ACCURACY, Metric
 from nested_lookahead.runs.files import COMPLETED
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def forest(task: Task, options: Options) -> Drawn | None:
     """Paired differences from each group's baseline, with the intervals that decided, and verdicts."""
     if task.comparisons.empty:
         return None
-    title = f"difference from the baseline in final {task.split} accuracy, {task.weights} weights"
+    title = f"difference from the baseline in final {task.split} {task.metric.name}, {task.weights} weights"
     caption = "Mean difference from the baseline"
     return _forest(task, task.comparisons, task.final, looks(task), title, caption)
 
@@ -45,7 +46,7 @@ def tuned(task: Task, options: Options) -> Drawn | None:
         return None
     every = looks(task)
     styles = {str(label): every[str(part.index[0])] for label, part in our_groups(task).groupby("label", sort=False)}
-    title = f"tuned against tuned: difference in final {task.split} accuracy, {task.weights} weights"
+    title = f"tuned against tuned: difference in final {task.split} {task.metric.name}, {task.weights} weights"
     caption = f"{found.how[0].upper()}{found.how[1:]}. Mean difference from the baseline"
     return _forest(task, found.comparisons, found.final, styles, title, caption)
 
@@ -62,18 +63,21 @@ def _forest(
     ]
     figure, (ax,) = new_figure(1, 1, row_height(labels) * len(labels) + 0.9)
     row_labels(ax, labels, table["group"].tolist())
-    plot_forest(ax, table, paired_differences(table, final), styles, task.delta)
+    plot_forest(ax, table, paired_differences(table, final), styles, task.delta, task.metric)
     caption += (
         ", over pairs of runs with the same seed where not said otherwise; bars: the intervals that decided, t "
         f"intervals of {_levels(table)} (adjusted for the number of comparisons by Holm's procedure; none below three "
-        f"pairs); faint dots: single pairs; shaded: differences that do not matter, ±{task.delta:g} points."
+        f"pairs); faint dots: single pairs; shaded: differences that do not matter, "
+        f"±{task.delta:g} {task.metric.difference}."
     )
     if table["diverged"].any():
         caption += " × at the left: seeds on which the method diverged, at the right, its baseline; ranks decide there."
     if len(whole) > len(table):
         caption += f" The first {len(table)} of {len(whole)} comparisons; the table has all."
-    alt = [f"{row['label']} {row['shown']}".strip() + f": {_said(row)}." for _, row in whole.iterrows()]
-    return finish(figure, task, title, caption, ["Differences from the baselines in points.", *alt], whole)
+    alt = [f"{row['label']} {row['shown']}".strip() + f": {_said(row, task.metric)}." for _, row in whole.iterrows()]
+    return finish(
+        figure, task, title, caption, [f"Differences from the baselines in {task.metric.difference}.", *alt], whole
+    )
 
 
 def _levels(table: pd.DataFrame) -> str:
@@ -92,7 +96,12 @@ def paired_differences(comparisons: pd.DataFrame, final: pd.DataFrame) -> pd.Dat
 
 
 def plot_forest(
-    ax: Axes, table: pd.DataFrame, differences: pd.DataFrame, styles: dict[str, Look], delta: float
+    ax: Axes,
+    table: pd.DataFrame,
+    differences: pd.DataFrame,
+    styles: dict[str, Look],
+    delta: float,
+    metric: Metric = ACCURACY,
 ) -> None:
     """A row per comparison, the first on top, on axes that have their row labels."""
     ax.axvspan(-delta, delta, color="#000000", alpha=0.07, lw=0)
@@ -105,10 +114,10 @@ def plot_forest(
             tag(ax.plot([row["low"], row["high"]], [y, y], color=look.color, lw=look.width), group)
         tag(ax.plot(row["difference"], y, color=look.color, marker=look.marker, ms=5, ls=""), group)
         _crosses(ax, y, row)
-        text = ax.text(1.02, y, _said(row), transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
+        text = ax.text(1.02, y, _said(row, metric), transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
         text.set_fontweight("bold" if row["verdict"] in ("better", "worse", "equivalent") else "normal")
         tag(text, group)
-    ax.set_xlabel("difference (points)")
+    ax.set_xlabel(f"difference ({metric.difference})" + (", less is better" if metric.sign < 0 else ""))
     ax.spines["left"].set_visible(False)
     grid(ax, "x")
 
@@ -122,11 +131,12 @@ def _crosses(ax: Axes, y: float, row: Any) -> None:
             tag(made, str(row["group"]))
 
 
-def _said(row: Any) -> str:
+def _said(row: Any, metric: Metric) -> str:
     if not np.isfinite(row["difference"]):
         return f"no pair: {row['verdict']}"
-    interval = f" [{signed(row['low'])}, {signed(row['high'])}]" if np.isfinite(row["low"]) else ""
-    return f"{signed(row['difference'])}{interval}".replace("-", "−") + f" {row['verdict']}"
+    low, mean, high = (signed(row[key], metric.digits) for key in ("low", "difference", "high"))
+    interval = f" [{low}, {high}]" if np.isfinite(row["low"]) else ""
+    return f"{mean}{interval}".replace("-", "−") + f" {row['verdict']}"
 
 
 # --- what tuning is worth -------------------------------------------------------------------------------------------
@@ -134,7 +144,7 @@ def _said(row: Any) -> str:
 
 @dataclass(frozen=True)
 class Tried:
-    """The settings tried of one method: ``means`` has the mean final accuracy (%) of each, ``chosen_by`` that on the
+    """The settings tried of one method: ``means`` has the mean final metric of each, ``chosen_by`` that on the
     split that settings are chosen on, ``broken`` how many of them had a diverged run."""
 
     label: str
@@ -153,7 +163,9 @@ def tried(task: Task) -> list[Tried]:
         final = task.final[task.final["group"].isin(groups.index)]
         if final["value"].isna().all():
             continue
-        values, chosen_by = (counted_by_seed(f, groups.index).mean(axis=1) for f in (task.final, task.chosen_by))
+        values, chosen_by = (
+            counted_by_seed(f, groups.index, task.metric.sign).mean(axis=1) for f in (task.final, task.chosen_by)
+        )
         means = values[groups.index].to_numpy(), chosen_by[groups.index].to_numpy()
         counts = final["group"].value_counts()
         n = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()}–{counts.max()}"
@@ -169,21 +181,22 @@ def expected_best(task: Task, options: Options) -> Drawn | None:
     methods = tried(task)
     if not any(len(method.means) > 1 for method in methods):
         return None
+    sign, column = task.metric.sign, EXPECTED.format(task.metric.unit or task.metric.name)
     table = pd.DataFrame(
         [
-            {"method": method.label.split("\n")[0], "settings tried": n, "expected best (%)": value}
+            {"method": method.label.split("\n")[0], "settings tried": n, column: sign * value}
             for method in methods
-            for n, value in enumerate(expected_best_of(method.means, method.chosen_by), start=1)
+            for n, value in enumerate(expected_best_of(sign * method.means, sign * method.chosen_by), start=1)
         ]
     )
     figure, (ax,) = new_figure(1, 1, 2.8)
-    names = plot_expected_best(ax, table, methods)
-    ax.set_ylabel(f"expected best {task.split} accuracy (%)")
+    names = plot_expected_best(ax, table, methods, column)
+    ax.set_ylabel(f"expected best {task.split} {task.metric.axis}")
     unnamed = named_lines(figure, ax, names)
     title = f"expected best of n tried settings, {task.weights} weights{unnamed}"
     caption = (
-        f"Expected final {task.split} accuracy of the best of n settings drawn without replacement from those tried; a "
-        "setting's value is its mean over seeds. The best is chosen "
+        f"Expected final {task.split} {task.metric.name} of the best of n settings drawn without replacement from "
+        "those tried; a setting's value is its mean over seeds. The best is chosen "
     )
     if task.chosen_by is task.final:
         caption += "and reported on the same runs, which flatters every method, and most the one with most settings."
@@ -191,16 +204,21 @@ def expected_best(task: Task, options: Options) -> Drawn | None:
         caption += f"on the validation split of the same runs, and reported on {task.split}."
     if sum(method.broken for method in methods):
         caption += " A diverged run counts as the worst run of its method."
-    alt = [f"{name.label.replace(chr(10), ' ')}: {name.y:.2f}%." for name in names]
+    alt = [f"{name.label.replace(chr(10), ' ')}: {name.y:.{task.metric.digits}f}{task.metric.unit}." for name in names]
     return finish(figure, task, title, caption, ["Expected best of all settings tried.", *alt], table)
 
 
-def plot_expected_best(ax: Axes, table: pd.DataFrame, methods: Sequence[Tried]) -> list[Name]:
+EXPECTED = "expected best ({})"
+
+
+def plot_expected_best(
+    ax: Axes, table: pd.DataFrame, methods: Sequence[Tried], column: str = EXPECTED.format("%")
+) -> list[Name]:
     """One line per method, from its first setting to its last."""
     names = []
     for method in methods:
         rows = table[table["method"] == method.label.split("\n")[0]]
-        y = rows["expected best (%)"]
+        y = rows[column]
         names.append(_line(ax, rows["settings tried"], y, method, method.label))
     ax.set_xlabel("settings tried")
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
@@ -223,17 +241,22 @@ def sensitivity(task: Task, options: Options) -> Drawn | None:
         return None
     table = pd.DataFrame(
         [
-            {"method": method.label.split("\n")[0], "points below the best": gap, "share of settings": share}
+            {
+                "method": method.label.split("\n")[0],
+                f"{task.metric.difference} from the best": gap,
+                "share of settings": share,
+            }
             for method in methods
-            for gap, share in zip(*_shares(method), strict=True)
+            for gap, share in zip(*_shares(method, task.metric.sign), strict=True)
         ]
     )
     figure, (ax,) = new_figure(1, 1, 2.8)
-    names = plot_sensitivity(ax, methods)
+    names = plot_sensitivity(ax, methods, task.metric)
     unnamed = named_lines(figure, ax, names)
-    title = f"settings within x points of the method's best, {task.weights} weights{unnamed}"
+    title = f"settings within x {task.metric.difference} of the method's best, {task.weights} weights{unnamed}"
     caption = (
-        f"Share of a method's settings whose mean final {task.split} accuracy is at most x points below that of its "
+        f"Share of a method's settings whose mean final {task.split} {task.metric.name} is at most x "
+        f"{task.metric.difference} worse than that of its "
         "own best setting: a line at the top left is a method that hardly needs tuning. Settings, not seeds, are "
         "counted, and only those that were tried."
     )
@@ -243,23 +266,24 @@ def sensitivity(task: Task, options: Options) -> Drawn | None:
     return finish(figure, task, title, caption, ["Distance of the worst setting from the best.", *alt], table)
 
 
-def _shares(method: Tried) -> tuple[Any, Any]:
-    gaps = np.sort(method.means.max() - method.means)
+def _shares(method: Tried, sign: int) -> tuple[Any, Any]:
+    gaps = np.sort((sign * method.means).max() - sign * method.means)
     return gaps, np.arange(1, len(gaps) + 1) / len(gaps)
 
 
-def plot_sensitivity(ax: Axes, methods: Sequence[Tried]) -> list[Name]:
+def plot_sensitivity(ax: Axes, methods: Sequence[Tried], metric: Metric = ACCURACY) -> list[Name]:
     """A step function per method, up to its worst setting; the axes end with the worst of all."""
     names = []
     end = max(float(np.ptp(method.means)) for method in methods) * 1.02
     for method in methods:
-        gaps, shares = _shares(method)
+        gaps, shares = _shares(method, metric.sign)
         x, y = np.array([*gaps, max(end, 1e-3)]), np.array([*shares, 1.0])
         name, count = method.label.split("\n")
         worse = f",\n{method.broken} with diverged runs" if method.broken else ""
-        label = f"{name}\n{count.removesuffix(')')}, worst −{gaps[-1]:.2f}{worse})"
+        gap = f"{'−' if metric.sign > 0 else '+'}{gaps[-1]:.{metric.digits}f}"
+        label = f"{name}\n{count.removesuffix(')')}, worst {gap}{worse})"
         names.append(_line(ax, x, y, method, label, drawstyle="steps-post", markevery=max(1, len(x) // 8)))
-    ax.set_xlabel("points below the method's best setting")
+    ax.set_xlabel(f"{metric.difference} from the method's best setting")
     ax.set_ylabel("share of settings")
     ax.set_ylim(0, 1.05)
     ax.set_xlim(left=0)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from nested_lookahead.analysis.task import Task
 
 BANDS = "Bands: 95% t intervals over seeds (none below three); of runs with the same seeds, whose difference is surer."
-METRICS = {"accuracy": "accuracy (%)", "error": "error (%)", "loss": "loss (nats)"}
 AXES = {"epoch": "epoch", "step": "optimizer step", "seconds": "seconds of training"}
 MAX_POINTS = 200
 """Of a faint run; more are thinned to the least and the greatest value of each stretch."""
@@ -40,7 +39,8 @@ def measured(task: Task) -> pd.DataFrame:
 def curve_table(task: Task, metric: str, x: str, smooth: int | None = None) -> pd.DataFrame:
     """Tidy rows of what is drawn: group, path, seed, completed, epoch, at (which evaluation), x, y."""
     rows = measured(task)
-    y = {"accuracy": 100 * rows["accuracy"], "error": 100 - 100 * rows["accuracy"], "loss": rows["loss"]}[metric]
+    recorded = task.metric.scale * rows["accuracy"]
+    y = {"accuracy": recorded, "error": 100 - recorded, "loss": rows["loss"]}[metric]
     at = rows["epoch"] if rows["step"].isna().any() else rows["step"]
     table = rows[["group", "path", "seed", "epoch"]].assign(
         completed=rows["status"] == COMPLETED, at=at, x=rows[x].astype(float), y=y.astype(float)
@@ -54,6 +54,12 @@ def curve_table(task: Task, metric: str, x: str, smooth: int | None = None) -> p
     # A publication has accuracies by epoch; what stands for its steps is none.
     published = rows["path"].isin(task.runs.loc[task.runs["source"] == REFERENCE, "path"])
     return table[~(published & (table["y"].isna() | (x != "epoch")))].dropna(subset=["x"])
+
+
+def named(task: Task, metric: str) -> str:
+    """What curves of a metric show: ``accuracy (%)``, ``bits per character``."""
+    loss = f"loss ({task.metric.loss_unit})" if task.metric.loss_unit else "loss"
+    return {"accuracy": task.metric.axis, "error": "error (%)", "loss": loss}[metric]
 
 
 def looks_of(task: Task, table: pd.DataFrame) -> dict[str, Look]:
@@ -106,7 +112,9 @@ def plot_band(ax: Axes, mean: pd.DataFrame, color: Any, group: str) -> None:
     if not mean["half"].notna().any():
         return
     frame, low = ax.dataLim.frozen(), mean["y"] - mean["half"]
-    low = low.where(low > 0, mean["y"] / 100)  # an error or a loss has no place below 0, nor a log axis for 0
+    low = low.where(
+        (low > 0) | (mean["y"] <= 0), mean["y"] / 100
+    )  # an error or a loss has no place below 0, nor a log axis for 0
     tag(ax.fill_between(mean["x"], low, mean["y"] + mean["half"], color=color, alpha=0.15, lw=0), group)
     ax.dataLim.set(frame)
 
@@ -163,7 +171,7 @@ def log_axis(ax: Axes) -> None:
 
 
 def time_to_target(task: Task, options: Options) -> Drawn | None:
-    """The share of runs that reached an accuracy, against epochs."""
+    """The share of runs that reached a target, against epochs."""
     means = task.final.groupby("group")["value"].mean()
     target = options.target if options.target is not None else float(means.median())
     table = reached(task, target)
@@ -172,24 +180,28 @@ def time_to_target(task: Task, options: Options) -> Drawn | None:
     styles = looks_of(task, table)
     figure, (ax,) = new_figure(1, 1, 2.8)
     names = plot_reached(ax, table, styles, task.metrics["epoch"].max())
-    ax.set_ylabel(f"share of runs at {target:.4g}% or more")
+    metric = task.metric
+    level = f"{target:.4g}{metric.unit}"
+    within = f"{level} or {'more' if metric.sign > 0 else 'less'}"
+    ax.set_ylabel(f"share of runs at {within}")
     unnamed = named_lines(figure, ax, names)
     chosen = "fixed by the reader" if options.target is not None else "the median of the settings' final means"
     caption = (
-        f"Share of all runs whose {task.split} accuracy ({task.weights} weights) has once been {target:.4g}% or more, "
+        f"Share of all runs whose {task.split} {task.metric.name} ({task.weights} weights) has once been {within}, "
         f"measured at evaluations only. Target: {chosen}. A run that diverged, or never got there, counts as a miss."
     )
     said = [f"{name.label.replace(chr(10), ' ')}." for name in names]
-    title = f"epochs to {target:.4g}% {task.split} accuracy{unnamed}"
-    return finish(figure, task, title, caption, [f"Target {target:.4g}%.", *said], table)
+    title = f"epochs to {level} {task.split} {metric.name}{unnamed}"
+    return finish(figure, task, title, caption, [f"Target {level}.", *said], table)
 
 
 def reached(task: Task, target: float) -> pd.DataFrame:
-    """One row per run: group, path, seed, and the epoch at which it first reached the accuracy (%), or infinity."""
-    rows = []
+    """One row per run: group, path, seed, and the epoch at which it first reached the target, or infinity."""
+    rows, sign = [], task.metric.sign
     for path, run in measured(task).groupby("path", observed=True):
         first = run.iloc[0]
-        epoch = statistics.time_to_target(run["epoch"].to_numpy(), 100 * run["accuracy"].to_numpy(), target)
+        values = sign * task.metric.scale * run["accuracy"].to_numpy()
+        epoch = statistics.time_to_target(run["epoch"].to_numpy(), values, sign * target)
         epoch = epoch if first["status"] == COMPLETED else np.inf
         rows.append({"group": first["group"], "path": path, "seed": first["seed"], "epoch": epoch})
     return pd.DataFrame(rows, columns=["group", "path", "seed", "epoch"])

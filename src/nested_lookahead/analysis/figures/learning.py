@@ -16,11 +16,11 @@ from matplotlib.ticker import MaxNLocator
 from nested_lookahead.analysis.figures.curves import (
     AXES,
     BANDS,
-    METRICS,
     curve_table,
     looks_of,
     means,
     metric_axis,
+    named,
     plot_curves,
     plot_mean,
     plot_runs,
@@ -54,8 +54,9 @@ def learning_curves(task: Task, options: Options) -> Drawn | None:
     else:
         figure, names, said = _apart(task, table, styles, options)
         panels = len(figure.axes)
-    title = f"{task.split} {options.metric} over training, {task.weights} weights"
-    ended = sorted(names, key=lambda name: name.y, reverse=options.metric == "accuracy")
+    shown = task.metric.name if options.metric == "accuracy" else options.metric
+    title = f"{task.split} {shown} over training, {task.weights} weights"
+    ended = sorted(names, key=lambda name: name.y, reverse=options.metric == "accuracy" and task.metric.sign > 0)
     alt = [f"{name.label.replace(chr(10), ' ')} ends at {name.y:.3g}." for name in ended if np.isfinite(name.y)]
     return finish(
         figure,
@@ -63,7 +64,7 @@ def learning_curves(task: Task, options: Options) -> Drawn | None:
         title,
         f"{said} {BANDS} {_said_of_curves(task, options, styles)}".strip(),
         [f"Learning curves of {len(styles)} settings in {panels} panels, best first.", *alt],
-        _some_epochs(table, styles, options.metric),
+        _some_epochs(table, styles, shown),
     )
 
 
@@ -78,7 +79,7 @@ def _together(task: Task, table: pd.DataFrame, styles: dict[str, Look], options:
         ax.set_xlabel(AXES[options.x])
         metric_axis(ax, options.metric)
     tail.set_title("the last fifth", loc="left")
-    whole.set_ylabel(f"{task.split} {METRICS[options.metric]}")
+    whole.set_ylabel(f"{task.split} {named(task, options.metric)}")
     named_lines(figure, tail, names)
     return figure, names
 
@@ -133,13 +134,16 @@ def methods(task: Task, groups: Sequence[str]) -> tuple[list[Method], str]:
     there = task.groups.loc[[group for group in task.groups.index if group in set(groups)]]
     final = task.chosen_by
     split = "validation" if (task.metrics["split"] == "validation").any() else task.split
-    value = final.assign(value=final["value"].fillna(final["value"].min())).groupby("group")["value"].mean()
+    gain = task.metric.sign * final["value"]
+    value = final.assign(value=gain.fillna(gain.min())).groupby("group")["value"].mean()
     found = []
     for (label, _), part in there.groupby(["label", "pullback"], sort=False):
         ids = [str(group) for group in part.index]
         best = str(value.reindex(ids).fillna(-np.inf).idxmax())
         found.append(Method(str(label), ids, best))
-    return found, f"chosen by {split} accuracy" + (", on the runs that are shown" if split == task.split else "")
+    return found, f"chosen by {split} {task.metric.name}" + (
+        ", on the runs that are shown" if split == task.split else ""
+    )
 
 
 def _apart(
@@ -166,7 +170,7 @@ def _apart(
         names.append(plot_mean(ax, own.get(method.best, nothing), styles[method.best], method.best, curves["y"]))
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     frame_on_end(axes, mean, options.metric)
-    label_edges(axes, AXES[options.x], f"{task.split} {METRICS[options.metric]}")
+    label_edges(axes, AXES[options.x], f"{task.split} {named(task, options.metric)}")
     said = "A panel for each method, all on the same axes, which leave out the first third of training where it would "
     said += "hide the rest; grey: the other panels' bold lines. Bold: mean over completed runs at each evaluation"
     if any(len(method.groups) > 1 for method in shown):

@@ -15,6 +15,7 @@ from nested_lookahead.analysis.figures.names import row_height, row_labels, tag
 from nested_lookahead.analysis.sentences import p_value
 from nested_lookahead.analysis.statistics import holm
 from nested_lookahead.drawing import SMALL, grid, new_figure
+from nested_lookahead.metric import ACCURACY, Metric
 
 if TYPE_CHECKING:
     from nested_lookahead.analysis.task import Task
@@ -31,41 +32,53 @@ def seeds(task: Task, options: Options) -> Drawn | None:
     table = whole.head(MAX_ROWS)
     styles = looks(task)
     labels = (table["label"] + "\n" + table["shown"]).str.strip().tolist()
-    texts = [_said(row) for _, row in table.iterrows()]
+    texts = [_said(row, task.metric) for _, row in table.iterrows()]
     figure, (ax,) = new_figure(1, 1, row_height([*labels, *texts]) * len(labels) + 0.9)
     row_labels(ax, labels, table["group"].tolist())
-    plot_outcomes(ax, table, styles, options.target)
-    ax.set_xlabel(f"final {task.split} accuracy (%)")
+    plot_outcomes(ax, table, styles, options.target, task.metric)
+    ax.set_xlabel(f"final {task.split} {task.metric.axis}")
+    worst, side = ("lowest", "below") if task.metric.sign > 0 else ("highest", "above")
     caption = (
-        "Each dot is a run. Long bar: median, short bar: lowest decile, both of all runs with a diverged one below any "
-        "other (none where it falls among those); ×: diverged runs. A method can win by its tail and tie in its median."
+        f"Each dot is a run. Long bar: median, short bar: {worst} decile, both of all runs with a diverged one {side} "
+        "any other (none where it falls among those); ×: diverged runs. A method can win by its tail and tie in its "
+        "median."
     )
     if options.target is not None:
         caption += (
-            f" Dashed: the value fixed beforehand, {options.target:g}%; p is one-sided, that the mean is above it "
-            "(of the median, by signs, where runs diverged), adjusted for the groups by Holm."
+            f" Dashed: the value fixed beforehand, {options.target:g}{task.metric.unit}; p is one-sided, that the mean "
+            "is better (of the median, by signs, where runs diverged), adjusted for the groups by Holm."
         )
     if len(whole) > len(table):
         caption += f" The first {len(table)} of {len(whole)} settings; the table has all."
-    alt = [f"{row['label']} {row['shown']}".strip() + f": {_said(row, '; ')}." for _, row in whole.iterrows()]
-    title = f"final {task.split} accuracy of each run, {task.weights} weights"
-    return finish(figure, task, title, caption, ["Median and lowest decile in %.", *alt], whole.drop(columns="values"))
+    alt = [
+        f"{row['label']} {row['shown']}".strip() + f": {_said(row, task.metric, '; ')}." for _, row in whole.iterrows()
+    ]
+    title = f"final {task.split} {task.metric.name} of each run, {task.weights} weights"
+    return finish(
+        figure,
+        task,
+        title,
+        caption,
+        [f"Median and {worst} decile of {task.metric.axis}.", *alt],
+        whole.drop(columns="values"),
+    )
 
 
 def outcomes(task: Task, value: float | None = None) -> pd.DataFrame:
     """A row per group: label, shown, n runs, failed, median, decile and least (%; NaN where a diverged run is there),
     values; with a ``value`` fixed beforehand, Holm's ``p`` that the group is above it."""
-    rows = []
+    rows, sign = [], task.metric.sign
     for group, described in task.groups.iterrows():
         values = task.final.loc[task.final["group"] == group, "value"].to_numpy(dtype=float)
         rows.append(
             {"group": str(group), "label": described["label"], "shown": described["shown"], "n": len(values)}
-            | {"failed": int(np.isnan(values).sum()), "median": quantile(values, 0.5), "decile": quantile(values, 0.1)}
+            | {"failed": int(np.isnan(values).sum()), "median": sign * quantile(sign * values, 0.5)}
+            | {"decile": sign * quantile(sign * values, 0.1)}
             | {"values": values[~np.isnan(values)]}
         )
     table = pd.DataFrame(rows)
     if value is not None:
-        tests = [targets.above(part["value"].to_numpy(), value)[0]
+        tests = [targets.above(sign * part["value"].to_numpy(), sign * value)[0]
                  for part in (task.final[task.final["group"] == group] for group in table["group"])]  # fmt: skip
         table["p"] = holm(tests)
     return table
@@ -85,7 +98,9 @@ def quantile(values: Any, q: float) -> float:
     return float(parts[0] if share == 0 else parts[0] * (1 - share) + parts[1] * share)
 
 
-def plot_outcomes(ax: Axes, table: pd.DataFrame, styles: dict[str, Look], value: float | None) -> None:
+def plot_outcomes(
+    ax: Axes, table: pd.DataFrame, styles: dict[str, Look], value: float | None, metric: Metric = ACCURACY
+) -> None:
     """A row per group, the first on top, on axes that have their row labels."""
     if value is not None:
         ax.axvline(value, color="#000000", lw=0.8, ls="--")
@@ -102,15 +117,19 @@ def plot_outcomes(ax: Axes, table: pd.DataFrame, styles: dict[str, Look], value:
                 0.005, y, f"×{row['failed']}", transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL
             )
             tag(made, group)
-        tag(ax.text(1.02, y, _said(row), transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL), group)
+        tag(
+            ax.text(1.02, y, _said(row, metric), transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL), group
+        )
     if table["failed"].any():
         low, high = ax.get_xlim()
         ax.set_xlim(low - 0.08 * (high - low), high)
     grid(ax, "x")
 
 
-def _said(row: Any, gap: str = "\n") -> str:
-    middle, low = (f"{row[key]:.2f}" if np.isfinite(row[key]) else "diverged" for key in ("median", "decile"))
+def _said(row: Any, metric: Metric, gap: str = "\n") -> str:
+    middle, low = (
+        f"{row[key]:.{metric.digits}f}" if np.isfinite(row[key]) else "diverged" for key in ("median", "decile")
+    )
     more = [f"{row['failed']} of {row['n']} diverged"] if row["failed"] else []
     more += [p_value(row["p"])] if "p" in row and np.isfinite(row["p"]) else []
     return f"median {middle}, decile {low}" + (gap + ", ".join(more) if more else "")

@@ -95,15 +95,17 @@ def heatmaps(task: Task, options: Options) -> Drawn | None:
         "Darker is lower, and each panel has a scale of its own."
     )
     said = f"{caption}{stop(every)}"
-    title = f"final {task.split} accuracy (%) over pairs of settings, {task.weights} weights"
-    return finish(figure, task, title, said, ["Mean accuracy in %.", *_best_cells(every)], _cells(every))
+    title = f"final {task.split} {task.metric.axis} over pairs of settings, {task.weights} weights"
+    return finish(
+        figure, task, title, said, [f"Mean {task.metric.axis}.", *_best_cells(every, task.metric.sign)], _cells(every)
+    )
 
 
-def _best_cells(every: Sequence[Pair]) -> Iterator[str]:
+def _best_cells(every: Sequence[Pair], sign: int) -> Iterator[str]:
     for pair in every:
         cells = pair.cells.dropna(subset=["value"]).sort_values("value")
         if len(cells):
-            best, worst = cells.iloc[-1], cells.iloc[0]
+            worst, best = (cells.iloc[0], cells.iloc[-1])[::sign]
             names = [f"{setting(pair.x, c['x'])} {setting(pair.y, c['y'])} {c['value']:.2f}" for c in (best, worst)]
             yield f"{pair.label.splitlines()[0]}: best {names[0]}, worst {names[1]}."
 
@@ -172,7 +174,7 @@ def interactions(task: Task, options: Options) -> Drawn | None:
     for ax, pair in zip(axes, shown, strict=True):
         named.append(plot_interaction(ax, pair))
         ax.set_title(wrap(pair.label, WIDTH / columns - 0.8), loc="left", fontsize=SMALL)
-        ax.set_ylabel(f"{task.split} accuracy (%)", fontsize=SMALL)
+        ax.set_ylabel(f"{task.split} {task.metric.axis}", fontsize=SMALL)
     end_labels(figure, list(zip(axes, named, strict=True)))
     caption = (
         "Where lines are not parallel the settings interact. Each point is a mean over seeds, as it differs from the "
@@ -180,7 +182,14 @@ def interactions(task: Task, options: Options) -> Drawn | None:
     )
     caption += stop(every)
     title = f"interactions of pairs of settings, {task.weights} weights"
-    return finish(figure, task, title, caption, ["Mean accuracy in %.", *_best_cells(every)], _cells(every))
+    return finish(
+        figure,
+        task,
+        title,
+        caption,
+        [f"Mean {task.metric.axis}.", *_best_cells(every, task.metric.sign)],
+        _cells(every),
+    )
 
 
 def plot_interaction(ax: Axes, pair: Pair) -> list[Name]:

@@ -43,21 +43,23 @@ def pooled_over(tasks: Sequence[Task], options: Options) -> Drawn | None:
     figure, axes = new_figure(len(shown), 1, sum(heights) + 0.5, height_ratios=heights, sharex=True)
     for ax, contrast, part, names in zip(axes, shown, parts, labels, strict=True):
         row_labels(ax, names, [""] * len(names), inches=2.4)
-        plot_pooled(ax, part, styles[contrast.group], tasks[0].delta)
+        plot_pooled(ax, part, styles[contrast.group], tasks[0].delta, contrast.metric.digits)
         ax.set_title(f"{contrast.name}: {contrast.word}", loc="left", fontsize=SMALL)
-    axes[-1].set_xlabel("difference (points)")
+    axes[-1].set_xlabel(f"difference ({tasks[0].metric.difference})")
     caption = (
         "Each stratum's mean difference with its 95% t interval (none below three); a stratum is an inner optimizer "
         "and a pullback, averaged over settings, and those that share a baseline's runs are one. Filled diamond: the "
         f"mean over these strata, {_how(shown)}, with the interval that decided; open: what to expect of other such "
         "strata (random effects, REML, Hartung and Knapp; three or more). Shaded: differences that do not matter, "
-        f"±{tasks[0].delta:g} points."
+        f"±{tasks[0].delta:g} {tasks[0].metric.difference}."
     )
     if len(every) > len(shown):
         caption += f" The first {len(shown)} of {len(every)} contrasts."
     if sum(contrast.diverged for contrast in shown):
         caption += " Pairs of which one diverged are in no mean, and rank last in the verdict."
-    title = f"the same contrast over all strata, final {tasks[0].split} accuracy, {tasks[0].weights} weights"
+    title = (
+        f"the same contrast over all strata, final {tasks[0].split} {tasks[0].metric.name}, {tasks[0].weights} weights"
+    )
     return finish(
         figure,
         together(tasks) if len(tasks) > 1 else tasks[0],
@@ -91,7 +93,7 @@ def rows(contrast: Contrast) -> pd.DataFrame:
     return pd.DataFrame(made).assign(contrast=contrast.name)
 
 
-def plot_pooled(ax: Axes, table: pd.DataFrame, look: Look, delta: float) -> None:
+def plot_pooled(ax: Axes, table: pd.DataFrame, look: Look, delta: float, digits: int = 2) -> None:
     """A row per row of such a table, the first on top, on axes that have their row labels."""
     ax.axvspan(-delta, delta, color="#000000", alpha=0.07, lw=0)
     ax.axvline(0, color="#000000", lw=0.8)
@@ -106,9 +108,9 @@ def plot_pooled(ax: Axes, table: pd.DataFrame, look: Look, delta: float) -> None
             corners = [(ends[0], y), (row["difference"], y - 0.28), (ends[1], y), (row["difference"], y + 0.28)]
             fill = look.color if row["kind"] == "here" else "none"
             ax.add_patch(Polygon(corners, facecolor=fill, edgecolor=look.color, lw=1.0))
-        interval = f" [{signed(row['low'])}, {signed(row['high'])}]" if known else ""
-        said = f"{signed(row['difference'])}{interval}".replace("-", "−")
-        text = ax.text(1.02, y, said, transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
+        low, mean, high = (signed(row[key], digits) for key in ("low", "difference", "high"))
+        said = f"{mean} [{low}, {high}]" if known else mean
+        text = ax.text(1.02, y, said.replace("-", "−"), transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
         text.set_fontweight("bold" if row["kind"] == "here" else "normal")
     ax.autoscale_view()
     ax.spines["left"].set_visible(False)

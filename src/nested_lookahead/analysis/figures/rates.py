@@ -84,7 +84,7 @@ def learning_rates(task: Task, options: Options) -> Drawn | None:
     shown = every[:MAX_METHODS]
     if not shown:
         return None
-    label = f"final {task.split} accuracy (%)"
+    label = f"final {task.split} {task.metric.axis}"
     if len(shown) <= MAX_DIRECT_LABELS:
         figure, (ax,) = new_figure(1, 1, 3.0)
         broken = [method.label for method in shown if method.cells["diverged"].any()]
@@ -109,8 +109,15 @@ def learning_rates(task: Task, options: Options) -> Drawn | None:
         caption += " Grey: the other methods."
     if len(every) > len(shown):
         caption += f" The first {MAX_METHODS} of {len(every)} methods."
-    title = f"final {task.split} accuracy against the learning rate, {task.weights} weights"
-    return finish(figure, task, title, caption, ["Best learning rates.", *map(_said, shown)], _table(every))
+    title = f"final {task.split} {task.metric.name} against the learning rate, {task.weights} weights"
+    return finish(
+        figure,
+        task,
+        title,
+        caption,
+        ["Best learning rates.", *(_said(method, task.metric.sign) for method in shown)],
+        _table(every),
+    )
 
 
 def plot_rates(ax: Axes, method: Tuned, row: int = 0) -> Name:
@@ -155,11 +162,11 @@ def rate_axis(axes: Sequence[Axes], shown: Sequence[Tuned], rows: int = 1) -> No
         axes[0].set_ylim(low - room / (1 - room) * (high - low), high)
 
 
-def _said(method: Tuned) -> str:
+def _said(method: Tuned, sign: int) -> str:
     cells = method.cells.dropna(subset=["value"])
     if cells.empty:
         return f"{method.family.label}: all diverged."
-    best = cells.sort_values("value").iloc[-1]
+    best = cells.sort_values("value").iloc[-1 if sign > 0 else 0]
     return f"{method.family.label}: {best['lr']:g}, {best['value']:.2f}."
 
 

@@ -13,9 +13,9 @@ from matplotlib.ticker import MaxNLocator
 from nested_lookahead.analysis.figures.curves import (
     AXES,
     BANDS,
-    METRICS,
     curve_table,
     means,
+    named,
     plot_band,
 )
 from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish, panels
@@ -78,7 +78,7 @@ def settings_over_training(task: Task, options: Options) -> Drawn | None:
         plot_values(ax, mean, one, options.metric)
         ax.set_title(wrap(one.label, WIDTH / columns - 0.6), loc="left", fontsize=SMALL)
         ax.set_xlabel(AXES[options.x], fontsize=SMALL)
-        ax.set_ylabel(f"{task.split} {METRICS[options.metric]}", fontsize=SMALL)
+        ax.set_ylabel(f"{task.split} {named(task, options.metric)}", fontsize=SMALL)
         tables.append(_ends(mean, one))
     whole = pd.concat(tables, ignore_index=True)
     caption = (
@@ -89,7 +89,8 @@ def settings_over_training(task: Task, options: Options) -> Drawn | None:
     if task.groups["diverged"].any():
         caption += " With divergences, values are averaged over different other settings."
     alt = [f"{row.method} {row.value} ends at {row.end:.3g}." for row in whole.itertuples()]
-    title = f"{task.split} {options.metric} over training by setting, {task.weights} weights"
+    metric = task.metric.name if options.metric == "accuracy" else options.metric
+    title = f"{task.split} {metric} over training by setting, {task.weights} weights"
     return finish(figure, task, title, caption, [f"{len(every)} settings of methods.", *alt], whole)
 
 

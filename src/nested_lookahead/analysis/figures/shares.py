@@ -41,10 +41,10 @@ def anova(task: Task, options: Options) -> Drawn | None:
         plot_shares(ax, table, look)
         ax.set_title(wrap(label, WIDTH / columns - 0.9), loc="left", fontsize=SMALL)
     caption = (
-        "Shares of the variance of final accuracy over a complete grid, by a balanced analysis of variance, less what "
-        "noise alone would give (epsilon squared; about 0, or a little below, where there is no effect): each setting "
-        "alone, pairs beyond their settings, all higher interactions together, what a seed has in common over all "
-        "cells, and noise. Bars: 95% intervals by a bootstrap of the residuals, for these seeds."
+        f"Shares of the variance of final {task.metric.name} over a complete grid, by a balanced analysis of variance, "
+        "less what noise alone would give (epsilon squared; about 0, or a little below, where there is no effect): "
+        "each setting alone, pairs beyond their settings, all higher interactions together, what a seed has in common "
+        "over all cells, and noise. Bars: 95% intervals by a bootstrap of the residuals, for these seeds."
     )
     if any(", n=1" in label for label, _, _ in shown):
         caption += " With one seed the highest interaction stands for the noise."
@@ -52,7 +52,7 @@ def anova(task: Task, options: Options) -> Drawn | None:
     alt = [f"{label.splitlines()[0]}: " + ", ".join(f"{r.effect} {r.share:.0%}" for r in table.itertuples()) + "."
            for label, table, _ in drawn]  # fmt: skip
     whole = pd.concat([table.assign(method=label.splitlines()[0]) for label, table, _ in drawn])
-    title = f"shares of the variance of final {task.split} accuracy, {task.weights} weights"
+    title = f"shares of the variance of final {task.split} {task.metric.name}, {task.weights} weights"
     columns_told = ["method", "effect", "kind", "share", "low", "high"]
     return finish(figure, task, title, caption + stop(drawn), alt, whole[columns_told])
 

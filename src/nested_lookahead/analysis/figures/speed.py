@@ -38,7 +38,8 @@ def speed(task: Task, options: Options) -> Drawn | None:
     row_labels(ax, labels, table["group"].tolist())
     plot_speed(ax, table, looks(task))
     caption = (
-        f"Time until {task.split} accuracy ({task.weights} weights) was first {target:.4g}%, over the baseline's, "
+        f"Time until {task.split} {task.metric.name} ({task.weights} weights) was first "
+        f"{target:.4g}{task.metric.unit}, over the baseline's, "
         "paired by seed: steps (filled, with 95% interval) and seconds of training (open, above; only of runs on the "
         "same device). "
         "Where all runs reached it, the geometric mean and Student's interval of the logarithms; else the median, with "
@@ -50,7 +51,7 @@ def speed(task: Task, options: Options) -> Drawn | None:
     alt = [
         f"{row['label']} {row['shown']}".strip() + f": {_said(row)}.".replace("\n", ", ") for _, row in whole.iterrows()
     ]
-    title = f"time to {target:.4g}% {task.split} accuracy, as a multiple of the baseline's"
+    title = f"time to {target:.4g}{task.metric.unit} {task.split} {task.metric.name}, as a multiple of the baseline's"
     return finish(figure, task, title, caption, ["Ratios of steps.", *alt], whole)
 
 

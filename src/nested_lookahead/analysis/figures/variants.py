@@ -101,11 +101,11 @@ def _category_figure(task: Task, drawn: list[tuple[str, pd.DataFrame]], title: s
     for ax, (label, table) in zip(axes, shown, strict=True):
         plot_categories(ax, table, turned)
         ax.set_title(wrap(label, inches), loc="left", fontsize=SMALL)
-        ax.set_ylabel(f"{task.split} accuracy (%)", fontsize=SMALL)
+        ax.set_ylabel(f"{task.split} {task.metric.axis}", fontsize=SMALL)
     table = pd.concat([t.assign(method=label.split("\n")[0]) for label, t in drawn]).drop(columns=["color", "values"])
     alt = [f"{r.method} {r.tick} {r.value:.2f}." for r in table.itertuples() if r.n != 0]
     said = f"{caption}{stop(drawn)}"
-    return finish(figure, task, f"{title}, {task.weights} weights", said, ["Mean accuracy in %.", *alt], table)
+    return finish(figure, task, f"{title}, {task.weights} weights", said, [f"Mean {task.metric.axis}.", *alt], table)
 
 
 def plot_categories(ax: Axes, table: pd.DataFrame, turned: bool = False) -> None:
