@@ -29,12 +29,14 @@ def choices(group):
     return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
 
 
+NEEDED = {"text": ["dataset.file=text.txt"]}
+"""What a choice cannot do without."""
 GROUPS = ("optimizer", "dataset", "model", "augment", "scheduler", "pullback", "optimizer/inner")
 
 
 @pytest.mark.parametrize(("group", "choice"), [(g, c) for g in GROUPS for c in choices(g) if c != "custom"])
 def test_every_choice_composes(group, choice):
-    config = resolved(f"{group}={choice}")
+    config = resolved(f"{group}={choice}", *NEEDED.get(choice, ()))
     if group == "pullback":
         assert config.optimizer.settings["pullback"] == choice
     else:
@@ -73,7 +75,7 @@ def test_the_settings_of_a_choice_are_those_of_its_target():
     """So that none can be forgotten in the YAML file, which could then not be changed."""
     for group, passed in (("model", 2), ("augment", 2), ("scheduler", 1), ("dataset", 0)):
         for choice in choices(group):
-            chosen = getattr(resolved(f"{group}={choice}"), group)
+            chosen = getattr(resolved(f"{group}={choice}", *NEEDED.get(choice, ())), group)
             assert set(chosen.settings) == set(signatures.signature_of(chosen.target).less(passed).settings)
 
 

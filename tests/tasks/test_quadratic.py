@@ -85,10 +85,10 @@ def test_from_training_to_report(command):
     settings = ["experiment=noisy_quadratic", "seed=0,1,2", "dataset.samples=50", "epochs=2"]
     assert command("train.py", *settings)[0] == 0
     runs = runs_below("outputs")
-    assert len(runs) == 9
+    assert len(runs) == 18
     summary = json.loads((runs[0] / "summary.json").read_text())
     assert summary["final"]["fast"]["test"]["accuracy"] > 0
-    assert len(metrics_less_seconds(runs[0])) == 8
+    assert len(metrics_less_seconds(runs[0])) == 14  # two evaluations: fast, slow, EMA; the tail once
     status, out, err = command("analyze.py")
     assert (status, err) == (0, "")
     assert "nested_lookahead" in out or "Nested Lookahead" in out

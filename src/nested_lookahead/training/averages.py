@@ -33,11 +33,10 @@ class Average:
         """After step 1, 2, …."""
         if step <= self.first:
             return
-        now = [param.detach() for param in self.params]
         if self.ready:
-            self._follow(self.kept, now, self.count)
+            self._follow(self.kept, [param.detach() for param in self.params], self.count)
         else:
-            torch._foreach_copy_(self.kept, now)
+            _copy(self.kept, self.params)
         self.count += 1
 
     @contextmanager
