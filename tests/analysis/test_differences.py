@@ -15,7 +15,7 @@ from nested_lookahead.analysis import collect
 from nested_lookahead.analysis.baselines import baselines
 from nested_lookahead.analysis.budget import budget
 from nested_lookahead.analysis.power import seeds_range, stated_effect
-from nested_lookahead.analysis.sentences import p_value, signed
+from nested_lookahead.analysis.sentences import bound, p_value, signed
 from nested_lookahead.analysis.task import tasks
 from nested_lookahead.errors import UserError
 
@@ -194,6 +194,8 @@ def test_no_seed_in_common(tmp_path):
 
 def test_numbers_are_written_as_people_write_them(tmp_path):
     assert [signed(x) for x in (-0.004, 0.0, 0.006, -1.239)] == ["0.00", "0.00", "+0.01", "-1.24"]
+    assert [p_value(p) for p in (0.0499, 0.0496, 0.0504)] == ["p = 0.0499", "p = 0.0496", "p = 0.0504"]
+    assert [bound(x) for x in (-0.004, 0.0, 1e-9, 0.0049, -0.02)] == ["-0.004", "0.00", "0.00", "+0.005", "-0.02"]
     assert [p_value(p) for p in (0.0, 0.0004, 0.0123, 1.0)] == ["p < 0.001", "p < 0.001", "p = 0.012", "p = 1.000"]
     row = study(tmp_path, [0.6 + 0.0001 * seed for seed in range(6)], [0.5] * 6)
     assert "p < 0.001" in row.sentence

@@ -14,7 +14,7 @@ from nested_lookahead.analysis import pooled, statistics
 from nested_lookahead.analysis.pooled import Heterogeneity, Stratum
 from nested_lookahead.analysis.power import LEAST
 from nested_lookahead.analysis.run_rows import REFERENCE
-from nested_lookahead.analysis.sentences import p_value, signed
+from nested_lookahead.analysis.sentences import bound, p_value, signed
 from nested_lookahead.analysis.statistics import Difference
 from nested_lookahead.analysis.task import Task
 from nested_lookahead.analysis.verdicts import ALPHA, Decision, Evidence, decide
@@ -66,10 +66,10 @@ class Contrast:
     @property
     def sentence(self) -> str:
         def number(value: float) -> str:
-            return signed(value, self.metric.digits)
+            return bound(value, self.metric.digits)
 
         low, high = self.decision.low, self.decision.high
-        seen = f"{number(self.here.mean)} {self.metric.difference}"
+        seen = f"{signed(self.here.mean, self.metric.digits)} {self.metric.difference}"
         if not math.isnan(low):
             seen += f", {100 * self.decision.level:.4g}% CI [{number(low)}, {number(high)}], {p_value(self.decision.p)}"
         text = f"{self.name}, pooled over {len(self.strata)} strata: {seen}, {self.word}."

@@ -18,14 +18,21 @@ def signed(value: float, digits: int = 2) -> str:
     return text[1:] if float(text) == 0 else text
 
 
+def bound(value: float, digits: int = 2) -> str:
+    """An end of an interval: with more digits where it would round to zero, which it lies on one side of."""
+    while abs(value) > 1e-6 and float(f"{value:.{digits}f}") == 0:
+        digits += 1
+    return signed(value, digits)
+
+
 def p_value(p: float) -> str:
-    """``p = 0.012``, or ``p < 0.001``: no p is zero."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    """``p = 0.012``, or ``p < 0.001``: no p is zero, and none near 0.05 looks as if it were on the other side."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.{4 if abs(p - 0.05) < 0.0005 else 3}f}"
 
 
 def interval_text(row: Any, digits: int = 2) -> str:
     """``95% CI [-0.20, +0.81]``, of the level that decided."""
-    return f"{100 * row['level']:.4g}% CI [{signed(row['low'], digits)}, {signed(row['high'], digits)}]"
+    return f"{100 * row['level']:.4g}% CI [{bound(row['low'], digits)}, {bound(row['high'], digits)}]"
 
 
 def sentence(row: Any, delta: float, metric: Metric = ACCURACY) -> str:

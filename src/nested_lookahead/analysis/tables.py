@@ -10,7 +10,7 @@ import pandas as pd
 
 from nested_lookahead.analysis.labels import in_order, method_name, settings
 from nested_lookahead.analysis.run_rows import metric_of
-from nested_lookahead.analysis.sentences import p_value, seeds_text, signed
+from nested_lookahead.analysis.sentences import bound, p_value, seeds_text, signed
 from nested_lookahead.analysis.statistics import t_half_width
 from nested_lookahead.metric import ACCURACY, Metric
 from nested_lookahead.runs.files import COMPLETED
@@ -91,7 +91,7 @@ def readable_comparisons(comparisons: pd.DataFrame, metric: Metric = ACCURACY) -
             "n": c["n"].astype(str) + c["paired"].map({True: "", False: " unpaired"}),
             f"difference ({metric.difference})": [
                 _told(lambda value: signed(value, digits))(mean)
-                + (f" [{signed(low, digits)}, {signed(high, digits)}]" if low == low else "")
+                + (f" [{bound(low, digits)}, {bound(high, digits)}]" if low == low else "")
                 for mean, low, high in zip(c["difference"], c["low"], c["high"], strict=True)
             ],
             "level": [

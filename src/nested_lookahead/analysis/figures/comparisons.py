@@ -15,7 +15,7 @@ from nested_lookahead.analysis.budget import counted_by_seed
 from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish
 from nested_lookahead.analysis.figures.looks import Look, looks, mix, our_groups
 from nested_lookahead.analysis.figures.names import Name, named_lines, row_height, row_labels, tag
-from nested_lookahead.analysis.sentences import signed
+from nested_lookahead.analysis.sentences import bound, signed
 from nested_lookahead.analysis.statistics import expected_best as expected_best_of
 from nested_lookahead.analysis.tuned import tuned as tuned_of
 from nested_lookahead.drawing import SMALL, grid, new_figure
@@ -134,7 +134,8 @@ def _crosses(ax: Axes, y: float, row: Any) -> None:
 def _said(row: Any, metric: Metric) -> str:
     if not np.isfinite(row["difference"]):
         return f"no pair: {row['verdict']}"
-    low, mean, high = (signed(row[key], metric.digits) for key in ("low", "difference", "high"))
+    low, high = (bound(row[key], metric.digits) for key in ("low", "high"))
+    mean = signed(row["difference"], metric.digits)
     interval = f" [{low}, {high}]" if np.isfinite(row["low"]) else ""
     return f"{mean}{interval}".replace("-", "−") + f" {row['verdict']}"
 

@@ -14,7 +14,7 @@ from nested_lookahead.analysis.contrasts import Contrast, contrasts
 from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish
 from nested_lookahead.analysis.figures.looks import Look, looks
 from nested_lookahead.analysis.figures.names import row_height, row_labels
-from nested_lookahead.analysis.sentences import signed
+from nested_lookahead.analysis.sentences import bound, signed
 from nested_lookahead.analysis.task import together
 from nested_lookahead.drawing import SMALL, grid, new_figure
 
@@ -108,7 +108,8 @@ def plot_pooled(ax: Axes, table: pd.DataFrame, look: Look, delta: float, digits:
             corners = [(ends[0], y), (row["difference"], y - 0.28), (ends[1], y), (row["difference"], y + 0.28)]
             fill = look.color if row["kind"] == "here" else "none"
             ax.add_patch(Polygon(corners, facecolor=fill, edgecolor=look.color, lw=1.0))
-        low, mean, high = (signed(row[key], digits) for key in ("low", "difference", "high"))
+        low, high = (bound(row[key], digits) for key in ("low", "high"))
+        mean = signed(row["difference"], digits)
         said = f"{mean} [{low}, {high}]" if known else mean
         text = ax.text(1.02, y, said.replace("-", "−"), transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
         text.set_fontweight("bold" if row["kind"] == "here" else "normal")
