@@ -715,7 +715,7 @@ def test_the_only_data_to_choose_by_are_said(command):
     config = compose(*QUICK, "dataset.split.val_fraction=0")
     with pytest.raises(JobError) as refused:
         job._refuse_to_tune_on_test("hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", config)
-    assert "a search chooses by validation accuracy" in str(refused.value.error)
+    assert "a search chooses by the validation metric" in str(refused.value.error)
     job._refuse_to_tune_on_test("hydra_plugins.nested_lookahead_sweeps.GridSweeper", config)
     job._refuse_to_tune_on_test("hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", compose(*QUICK))
 

@@ -279,15 +279,15 @@ def test_overwriting_trains_every_run_once_more(command):
 
 
 def test_progress_of_a_sweep():
-    values = [0.5, None, math.nan, None]
+    values = [(0.5, "50.00%"), None, (math.nan, "nan%"), None]
     runs = [(f"seed={i}", lambda i=i: values[i]) for i in range(4)]
     progress = SweepProgress(runs, enabled=False)
     assert str(progress) == "2/4 runs, best 50.00% (seed=0)"  # how fast it goes is yet to be seen
     progress._started -= 10
-    values[1] = 0.75
+    values[1] = (0.75, "75.00%")
     progress._look()
     assert str(progress) == "3/4 runs, 00:10 left, best 75.00% (seed=1)"
-    values[3] = 0.6
+    values[3] = (0.6, "60.00%")
     progress._look()
     assert str(progress) == "4/4 runs, best 75.00% (seed=1)"
 

@@ -133,6 +133,8 @@ def test_text_as_characters_and_bytes(tmp_path):
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1") * 100)
     with pytest.raises(UserError, match=r"is no UTF-8 .* dataset\.unit=bytes"):
         language.text(str(tmp_path / "latin.txt"), "characters", 5, 10, 0.5)
+    with pytest.raises(UserError, match=r"set dataset\.file to its path"):
+        language.text(None, "characters", 5, 10, 0.5)
     with pytest.raises(UserError, match="cannot be read"):
         language.text(str(tmp_path / "none.txt"), "characters", 5, 10, 0.5)
 

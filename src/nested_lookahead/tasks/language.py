@@ -186,13 +186,19 @@ def markov(
 
 
 def text(
-    file: str,
+    file: str | None,
     unit: Annotated[str, "one of characters, bytes"],
     context: Annotated[int, ">= 1"],
     samples: Annotated[int, ">= 1"],
     test_fraction: Annotated[float, "in (0, 1)"],
 ) -> Source:
-    """A file's characters, in UTF-8, or bytes, numbered in their order."""
+    """A file's characters, in UTF-8, or bytes, numbered in their order.
+
+    Raises:
+        UserError: there is no file, or it cannot be read.
+    """
+    if file is None:
+        raise UserError("dataset=text: which one? set dataset.file to its path")
     return _read_text("text", Path(file), unit, context, samples, test_fraction)
 
 
