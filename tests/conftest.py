@@ -71,3 +71,5 @@ def command(monkeypatch, capsys, tmp_path):
     handlers, level = list(root.handlers), root.level
     yield run
     root.handlers, root.level = handlers, level  # Hydra's write to this test's captured output
+    if loky := sys.modules.get("joblib.externals.loky"):  # its workers outlive a sweep, and stay in this test's folder
+        loky.get_reusable_executor().shutdown(wait=True)

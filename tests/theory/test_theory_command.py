@@ -15,9 +15,9 @@ def test_the_command_writes_tables_and_figures_and_renews_a_page(tmp_path):
         [*command, "--out", "out", "--docs", "page.md"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert "best nested" in done.stdout
-    made = {"tables.md", "risk.png", "frontier.png", "scales.png", "cycle.png", "map.png"}
+    made = {"tables.md", "risk.png", "frontier.png", "scales.png", "cycle.png", "map.png", "read_out.png"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == made
-    assert len(list((tmp_path / "figures").iterdir())) == 5
+    assert len(list((tmp_path / "figures").iterdir())) == 6
     text = page.read_text()
     assert text.startswith("before\n<!-- table: risk -->\n| excess risk | T = 8 | T = 16 |")
     assert "old" not in text
