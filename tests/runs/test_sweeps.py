@@ -459,7 +459,7 @@ def test_a_signal_lets_workers_save(tmp_path, monkeypatch, command, signum, stat
         os.killpg(process.pid, signum)  # Ctrl-C reaches every process
     else:
         process.send_signal(signum)
-    assert process.wait(timeout=30) == status
+    assert process.wait(timeout=90) == status
     assert [files.read_status(run)["status"] for run in runs_below("outputs")] == ["interrupted"] * 2
     steps = [torch.load(run / "checkpoint.pt", weights_only=True)["progress"]["step"] for run in runs_below("outputs")]
     assert any(step % 20 for step in steps)  # saved within an epoch of 20 steps, not just at its end
