@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from nested_lookahead.runs import checkpoints
+from nested_lookahead.runs.files import CHECKPOINT
 
 
 def weights(run: str | Path, kind: str = "fast") -> dict[str, Tensor]:
@@ -21,7 +22,7 @@ def weights(run: str | Path, kind: str = "fast") -> dict[str, Tensor]:
         ValueError: there are no weights of that kind; the message lists those that there are. Or the file is damaged.
     """
     path = Path(run)
-    file = path / "checkpoint.pt" if path.is_dir() else path
+    file = path / CHECKPOINT if path.is_dir() else path
     try:
         state = checkpoints.read(file)
     except checkpoints.Damaged as error:

@@ -149,3 +149,9 @@ def test_what_is_wrong_inside_names_the_archive(study):
     packed(study / "x.tar.xz", member("run/config.yaml"))
     with pytest.raises(UserError, match=rf"^{study}/x\.tar\.xz: no finished run here \(1 left out"):
         gathered([study / "x.tar.xz"])
+
+
+def test_a_pipe_in_the_place_of_an_archive_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.tar.xz")
+    with pytest.raises(UserError, match=r"x\.tar\.xz is no regular file"):
+        archive.unpack(tmp_path / "x.tar.xz", tmp_path)

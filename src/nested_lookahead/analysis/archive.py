@@ -10,8 +10,9 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 
+from nested_lookahead import inputs
 from nested_lookahead.errors import UserError
 from nested_lookahead.runs import files
 
@@ -110,7 +111,7 @@ def renamed(text: str, places: Mapping[Path, Path]) -> str:
 class _Unxz(io.RawIOBase):
     """What an .xz file holds, as far as there is a budget for it: a few bytes may stand for terabytes."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         super().__init__()
         self._file = file
         self._unxz = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MOST_MEMORY)
@@ -137,7 +138,7 @@ def unpack(path: Path, folder: Path) -> None:
     """
     members = total = 0
     try:
-        with open(path, "rb") as file, _Unxz(file) as plain:
+        with inputs.opened(path) as file, _Unxz(file) as plain:
             plain.budget = HEADER
             with tarfile.open(fileobj=plain, mode="r|", errorlevel=2) as stored:
                 while (member := stored.next()) is not None:

@@ -44,8 +44,8 @@ def tail_moments(
         raise ValueError(f"first must be in [0, {steps}), got {first}")
     sums = _with_average(lr, curvature, noise, momentum, 1.0, 1.0)
     waiting = _with_average(lr, curvature, noise, momentum, 1.0, 0.0)
-    state = sums.repeated(steps - first).applied(_followed(waiting, first, start, held=False))
     count = steps - first
+    state = sums.repeated(count).applied(_followed(waiting, first, start, held=False))
     return Moments(state.mean[..., -1] / count, state.covariance[..., -1, -1] / count**2)
 
 

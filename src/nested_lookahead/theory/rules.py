@@ -71,7 +71,7 @@ def trajectory(
         ValueError: as `transitions`.
     """
     shape = np.broadcast_shapes(np.shape(curvature), np.shape(noise), np.shape(start), *map(np.shape, lrs))
-    held = np.array(rule.held or [i % 2 == 0 for i in range(rule.size)], dtype=np.float64)
+    held = _held(rule)
     mean = np.broadcast_to(np.asarray(start, dtype=np.float64), shape)[..., None] * held
     spread = np.broadcast_to(np.sqrt(np.asarray(start_variance, dtype=np.float64)), shape)
     root = np.zeros((*shape, rule.size, rule.size))
@@ -118,5 +118,10 @@ def impulse_moments(
         move, kick = step_of(rule, step, lrs[step - 1], curvature, noise, momentum, nesterov)
         variance = variance + np.sum(row * kick, axis=-1) ** 2
         row = np.squeeze(row[..., None, :] @ move, axis=-2)
-    held = np.array(rule.held or [i % 2 == 0 for i in range(rule.size)], dtype=np.float64)
+    held = _held(rule)
     return Moments(np.asarray(start) * (row @ held), variance)
+
+
+def _held(rule: Rule) -> Array:
+    """1 for each entry that starts at x, 0 for the others."""
+    return np.array(rule.held or [i % 2 == 0 for i in range(rule.size)], dtype=np.float64)
