@@ -26,6 +26,11 @@ OPTUNA: dict[str, Any] = {
     "n_jobs": 1,  # trials asked for at once: as many as the launcher runs side by side
     "max_failure_rate": 1.0,  # a diverged run is a failed trial, and no reason to stop
 }
+GRIDS: dict[str, Any] = {
+    "_target_": "hydra_plugins.nested_lookahead_sweeps.GridSweeper",
+    "params": {},
+    "grids": [],  # each is multiplied out with the params
+}
 ENGINES: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
     (
         "hydra/launcher",
@@ -52,6 +57,8 @@ class Engines(SearchPathPlugin):
     """Stores these defaults over the plugins' own: Hydra calls it when it has loaded all plugins, in whatever order."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        # Hydra's usual one is this: overridden in conf/config.yaml, no preset could choose another
+        ConfigStore.instance().store("basic", GRIDS, "hydra/sweeper", provider="nested_lookahead")
         for group, name, module, schema, defaults in ENGINES:
             try:
                 plugin = import_module(f"hydra_plugins.{module}")

@@ -9,8 +9,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +19,7 @@ import yaml
 from filelock import SoftFileLease, Timeout
 
 from nested_lookahead.errors import Busy, RunFailed, UserError, one_line
-from nested_lookahead.runs import checkpoints, earlier
+from nested_lookahead.runs import checkpoints, earlier, files
 from nested_lookahead.runs.files import (
     CHECKPOINT,
     CHECKSUM,
@@ -111,7 +111,7 @@ class Run:
 
     def _write_config(self, config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
         self._name = name_of(config)
-        with _replacing(self.path / CONFIG) as file:
+        with files.replacing(self.path / CONFIG) as file:
             content = {"version": VERSION, "config": dict(config), "choices": dict(choices)}
             file.write(yaml.safe_dump(content, sort_keys=False))
 
@@ -141,7 +141,7 @@ class Run:
 
     def _open_metrics(self, rows: list[Row], columns: Sequence[str]) -> None:
         self._rows, self._columns = list(rows), list(columns)
-        with _replacing(self.path / METRICS) as file:
+        with files.replacing(self.path / METRICS) as file:
             file.write(_csv_text(rows, self._columns))
         # Line-buffered: a killed run loses no whole line.
         self._metrics = open(self.path / METRICS, "a", buffering=1, newline="")  # noqa: SIM115
@@ -159,7 +159,7 @@ class Run:
         newest = self.path / CHECKPOINT
         fresh = newest.with_name(f"{CHECKPOINT}.{os.getpid()}.new")
         try:
-            with _replacing(fresh, binary=True) as file:
+            with files.replacing(fresh, binary=True) as file:
                 checkpoints.write({**state, "metrics": self._rows, "run": self._name}, file)
             if newest.exists():
                 os.replace(newest, self.path / PREVIOUS_CHECKPOINT)
@@ -208,7 +208,7 @@ class Run:
             self._metrics.close()
         dated = {"version": VERSION, "run": self._name, **summary}
         signed = {**dated, CHECKSUM: checksum(self.path, dated)}
-        with _replacing(self.path / SUMMARY) as file:
+        with files.replacing(self.path / SUMMARY) as file:
             file.write(json.dumps(signed, indent=2, allow_nan=False) + "\n")
         with suppress(OSError):  # the run is over, and this only tidies up
             earlier.let_go(self.path)
@@ -235,7 +235,7 @@ class Run:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         content: dict[str, Any] = {"status": status, "error": error, "resumed": self._resumed}
         content |= {"host": socket.gethostname(), "pid": os.getpid(), "parent": os.getppid(), "time": now}
-        with _replacing(self.path / STATUS) as file:
+        with files.replacing(self.path / STATUS) as file:
             file.write(json.dumps(content, indent=2) + "\n")
 
     def _discard(self) -> None:
@@ -326,18 +326,3 @@ def _csv_text(rows: Sequence[Row], columns: Sequence[str], header: bool = True) 
     lines = [[row.get(column, "") for column in columns] for row in rows]
     csv.writer(text, lineterminator="\n").writerows([columns, *lines] if header else lines)
     return text.getvalue()
-
-
-@contextmanager
-def _replacing(path: Path, binary: bool = False) -> Iterator[Any]:
-    """Write a file under another name and put it in place when it is whole and on the disk."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb" if binary else "w") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with suppress(OSError):  # it would hide the error that led here
-            temporary.unlink(missing_ok=True)

@@ -7,7 +7,8 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -167,3 +168,18 @@ def checksum(path: Path, summary: Mapping[str, Any]) -> str:
     rest = {key: value for key, value in summary.items() if key != CHECKSUM}
     content = read_bytes(path / METRICS) + json.dumps(rest, sort_keys=True).encode()
     return hashlib.sha256(content).hexdigest()
+
+
+@contextmanager
+def replacing(path: Path, binary: bool = False) -> Iterator[Any]:
+    """Write a file under another name and put it in place when it is whole and on the disk."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb" if binary else "w") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with suppress(OSError):  # it would hide the error that led here
+            temporary.unlink(missing_ok=True)

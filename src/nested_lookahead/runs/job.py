@@ -60,7 +60,9 @@ def _refuse_to_tune_on_test(sweeper: str, config: Config) -> None:
     """Raises:
     JobError: a search, which chooses by the runs' results, has nothing but test data to choose by.
     """
-    listing = sweeper.startswith(("hydra_plugins.nested_lookahead_sweeps.", "hydra._internal."))
+    listing = sweeper.startswith(
+        ("hydra_plugins.nested_lookahead_sweeps.", "hydra._internal.")
+    )  # the fair one sees to it
     if not listing and not config.dataset.split.val_fraction:
         raise JobError(
             UserError(

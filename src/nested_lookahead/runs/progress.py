@@ -81,11 +81,15 @@ class SweepProgress:
     Args:
         runs: of each run, a name and a function that returns its result, of which more is better, and that in words; or
             None if it is not over.
+        name: of the sweep, or of its stage.
     """
 
     interval = 1.0
 
-    def __init__(self, runs: Sequence[tuple[str, Callable[[], tuple[float, str] | None]]], enabled: bool) -> None:
+    def __init__(
+        self, runs: Sequence[tuple[str, Callable[[], tuple[float, str] | None]]], enabled: bool, name: str = "sweep"
+    ) -> None:
+        self._name = name
         self._open, self._all = list(runs), len(runs)
         self._best: tuple[float, str, str] | None = None
         self._look()
@@ -93,7 +97,7 @@ class SweepProgress:
         self._bar = tqdm(
             total=self._all,
             initial=self._done,
-            desc="sweep",
+            desc=name,
             unit="run",
             leave=False,
             dynamic_ncols=True,
@@ -125,7 +129,7 @@ class SweepProgress:
             if self._done == before:
                 continue
             if self._bar.disable:
-                self._log.info("sweep          %s", self)
+                self._log.info("%-13s  %s", self._name, self)
             else:
                 self._bar.set_postfix_str(self._best_text(), refresh=False)
                 self._bar.update(self._done - before)
