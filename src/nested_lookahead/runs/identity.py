@@ -34,7 +34,13 @@ BOOKKEEPING = (
 FEEDERS = ("pullback", "lr", "weight_decay")
 """Keys whose values end up in the optimizer's."""
 
-ADDED: dict[str, Any] = {"compile": False, "ema": None, "tail": None}
+ADDED: dict[str, Any] = {
+    "compile": False,
+    "ema": None,
+    "tail": None,
+    "dataset.train_samples": 4000,
+    "dataset.test_samples": 1000,
+}
 """Keys that came after runs had been recorded, with the value that stands for what those runs did.
 
 A key at this value is left out, so that adding it does not orphan the runs made before.

@@ -19,6 +19,7 @@ from nested_lookahead.runs.sweeps import PlannedRun
 
 log = logging.getLogger(__name__)
 
+STAGES = ("tuning", "finalists", "final")
 WORDS = ("runs_of", "follows", "without", "weights")
 """Keys of an arm that are none of the configuration's."""
 
@@ -33,6 +34,8 @@ class FairSweeper(RunSweeper):
     Args:
         params: keys with values, or ranges, that all arms have.
         arms: by their names, what each has besides; see `fair.Arm`.
+        final_params: what the final runs have besides, such as a denser evaluation.
+        until: the last stage to make: tuning, finalists or final.
         primary, secondary: pairs of arms to compare, ``nested - lookahead``; by default each arm with the first.
         sobol_seed: of the scrambled sequence that trials are points of.
     """
@@ -46,6 +49,8 @@ class FairSweeper(RunSweeper):
         finalists: int = 3,
         finalist_seeds: Any = "1002,1003,1004",
         final_seeds: Any = "range(20)",
+        final_params: Mapping[str, Any] | None = None,
+        until: str = "final",
         primary: Sequence[str] = (),
         secondary: Sequence[str] = (),
         sobol_seed: int = 0,
@@ -55,6 +60,9 @@ class FairSweeper(RunSweeper):
         for name, value in (("trials", trials), ("finalists", finalists)):
             if type(value) is not int or value < 1:
                 raise UserError(f"hydra.sweeper.{name}={value}: must be an integer >= 1")
+        if until not in STAGES:
+            raise UserError(f"hydra.sweeper.until={until}: must be one of {', '.join(STAGES)}")
+        self.until, self.final_params = until, dict(final_params or {})
         self.count, self.finalists, self.sobol_seed = trials, finalists, sobol_seed
         self.seeds_text = {"tuning": tuning_seeds, "finalists": finalist_seeds, "final": final_seeds}
         self.contrasts_text = {"primary": list(primary), "secondary": list(secondary)}
@@ -63,6 +71,8 @@ class FairSweeper(RunSweeper):
         self._prepare(arguments)
         trials = {name: self._trials(arm) for name, arm in self.arms.items() if arm.runs_of is None and not arm.follows}
         sign = self._tune("tuning", trials, self.seeds["tuning"])
+        if self.until == "tuning":
+            return []
         if sign is not None:
             best = {
                 name: fair.finalists(arm, trials[arm.runs_of or name], sign, self.finalists)
@@ -206,7 +216,8 @@ class FairSweeper(RunSweeper):
         return [made[tuple(sorted(overrides))] for overrides in batch]
 
     def _overrides(self, settings: Mapping[str, str], folder: str, seed: int) -> list[str]:
-        given = [f"{key}={value}" for key, value in settings.items() if key not in self.typed]
+        last = {key: str(value) for key, value in self.final_params.items()} if folder == fair.FINAL else {}
+        given = [f"{key}={value}" for key, value in {**settings, **last}.items() if key not in self.typed]
         return [*given, *self.typed.values(), f"study={self.study}/{folder}", f"seed={seed}"]
 
     def _finish(self, trials: dict[str, list[fair.Trial]], best: dict[str, list[fair.Trial]], sign: int) -> Any:
@@ -221,6 +232,8 @@ class FairSweeper(RunSweeper):
                 _, settings, _ = chosen[arm.follows]
                 chosen[name] = (None, arm.following(settings), arm.weights[0])
         wanted = [(settings, seed) for _, settings, _ in chosen.values() for seed in self.seeds["final"]]
+        if self.until == "finalists":
+            return []
         log.info("%-13s  %d runs: %d arms on %d seeds", "final", len(wanted), len(chosen), len(self.seeds["final"]))
         firsts = self._compose(
             [self._overrides(settings, fair.FINAL, self.seeds["final"][0]) for _, settings, _ in chosen.values()]
@@ -238,7 +251,8 @@ class FairSweeper(RunSweeper):
         def said(trial: fair.Trial, weights: str) -> str:
             diverged, value = trial.rank(weights, sign)
             lost = f", {diverged} of {len(trial.values[weights])} diverged" if diverged else ""
-            return f"trial {trial.number}, {weights} weights: {self.metric.said(-sign * value)}{lost}"
+            kind = f", {weights} weights" if len(arm.weights) > 1 else ""
+            return f"trial {trial.number}{kind}: {self.metric.said(-sign * value)}{lost}"
 
         (trial, weights), *others = order
         settings = arm.trials(self.count, self.sobol_seed)[trial.number] if arm.runs_of is None else trial.settings
