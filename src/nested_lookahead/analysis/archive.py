@@ -15,9 +15,10 @@ from typing import IO
 from nested_lookahead import inputs
 from nested_lookahead.errors import UserError
 from nested_lookahead.runs import files
+from nested_lookahead.runs.fair import FILE
 
-KEPT = (files.CONFIG, files.METRICS, files.SUMMARY, files.STATUS)
-"""Of each run; what the analysis reads."""
+KEPT = (FILE, files.CONFIG, files.METRICS, files.SUMMARY, files.STATUS)
+"""Of each run, and of a fair study; what the analysis reads."""
 SUFFIX = ".tar.xz"
 MOST_MEMBERS = 400_000
 MOST_BYTES = 4 << 30
@@ -48,7 +49,8 @@ def pack(folders: Sequence[Path], target: Path) -> str:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tarfile.open(temporary, "w:xz", format=tarfile.PAX_FORMAT) as made:
-            for folder, run in runs:
+            fair = [(folder, path.parent) for folder in folders for path in sorted(folder.rglob(FILE))]
+            for folder, run in [*fair, *runs]:
                 inside = PurePosixPath(folder.resolve().name, *run.relative_to(folder).parts)
                 for name in KEPT:
                     if (run / name).is_file():

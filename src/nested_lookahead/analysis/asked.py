@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from nested_lookahead.analysis import archive, matching, opponents
-from nested_lookahead.analysis.collect import Study, collect
+from nested_lookahead.analysis import archive, arms, matching, opponents
+from nested_lookahead.analysis.collect import Study, collect, join
 from nested_lookahead.analysis.plan import Plan, plan
 
 
@@ -32,10 +32,16 @@ def asked(folders: list[Path], cache: Path, options: argparse.Namespace) -> tupl
 
 
 def gathered(paths: Sequence[Path], cache: Path | None = None, references: Sequence[Path] = ()) -> Study:
-    """As `collect`, of folders and archives; the runs of an archive have its name for a folder's."""
+    """As `collect`, of folders and archives, and of fair studies their arms; the runs of an archive have its name for a
+    folder's."""
     with archive.opened(paths) as places:
         packed = any(place != path for place, path in places.items())
-        study = collect(places, None if packed else cache, references)  # a cache knows files by where they lie
+        fair = {place: arms.folders(place) for place in places}
+        plain = [place for place, found in fair.items() if not found]
+        found = [arms.gathered(folder) for each in fair.values() for folder in each]
+        if plain or not found:
+            found.append(collect(plain, None if packed else cache, references))  # which knows files by where they lie
+        study = join(found)
     if not packed:
         return study
 

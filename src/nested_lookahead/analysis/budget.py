@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nested_lookahead.analysis import statistics
+from nested_lookahead.analysis.arms import TRIED
 from nested_lookahead.analysis.baselines import is_default
 from nested_lookahead.analysis.labels import setting_keys
 from nested_lookahead.analysis.task import Task
@@ -36,7 +37,7 @@ def budget(task: Task) -> pd.DataFrame:
         rows.append(
             {
                 "method": label,
-                "settings tried": len(groups),
+                "settings tried": int(groups[TRIED].iloc[0]) if TRIED in groups else len(groups),
                 "varied": ", ".join(_varied(groups)) or "–",
                 "runs": len(runs),
                 "diverged": int(groups["diverged"].sum()),

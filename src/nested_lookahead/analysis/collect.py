@@ -145,6 +145,18 @@ def _leave_out_copies(found: dict[str, Found], left_out: dict[str, str]) -> None
         left_out[name] = f"a copy of {first}"
 
 
+def join(studies: Sequence[Study]) -> Study:
+    """Several as one, one after another."""
+    if len(studies) == 1:
+        return studies[0]
+    return Study(
+        pd.concat([study.runs for study in studies], ignore_index=True),
+        concat([study.metrics for study in studies]),
+        pd.concat([study.left_out for study in studies], ignore_index=True),
+        [note for study in studies for note in study.notes],
+    )
+
+
 def concat(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """The metrics of several studies as one table."""
     if len(tables) == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,19 @@ Against = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 def compare(
-    groups: pd.DataFrame, final: pd.DataFrame, delta: float, against: Against, metric: Metric = ACCURACY
+    groups: pd.DataFrame,
+    final: pd.DataFrame,
+    delta: float,
+    against: Against,
+    metric: Metric = ACCURACY,
+    families: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """A row for each group and its baseline.
 
     Paired by seed: the same seed gives every method the same initial weights, split and data order. Published runs
     have no seeds, and are compared by Welch's test. Holm's family are all rows of our own runs; published ones beside
-    them are a family of their own, so that showing a reference changes no verdict.
+    them are a family of their own, so that showing a reference changes no verdict. ``families`` says otherwise, by
+    pair.
 
     ``difference``, ``low`` and ``high`` (of ``level``, the interval that decided), ``low95`` and ``high95``, ``sd`` and
     ``detectable`` are in points, or in the metric itself and of its sign: of bits, below 0 is to the good. ``n``: pairs
@@ -45,7 +51,8 @@ def compare(
         rows.append(_names(groups, group, baseline) | _numbers(found, metric.sign) | {"paired": paired} | counts)
     if not rows:
         return pd.DataFrame()
-    decisions, sizes = _by_source([str(groups.loc[group, "source"]) for group, _ in pairs], evidence, delta)
+    sources = families or [str(groups.loc[group, "source"]) for group, _ in pairs]
+    decisions, sizes = _by_family(sources, evidence, delta)
     table = pd.DataFrame(
         [
             row | _decided(decision.times(metric.sign)) | {"family": size} | _could_show(found, size, delta)
@@ -56,15 +63,15 @@ def compare(
     return table
 
 
-def _by_source(sources: list[str], evidence: list[Evidence], delta: float) -> tuple[list[Decision], list[int]]:
+def _by_family(families: Sequence[str], evidence: list[Evidence], delta: float) -> tuple[list[Decision], list[int]]:
     """Decisions, and the number of tests in each one's family."""
     decisions: dict[int, Decision] = {}
     sizes: dict[int, int] = {}
-    for source in dict.fromkeys(sources):
-        members = [i for i, other in enumerate(sources) if other == source]
+    for family in dict.fromkeys(families):
+        members = [i for i, other in enumerate(families) if other == family]
         decisions |= zip(members, decide([evidence[i] for i in members], delta), strict=True)
         sizes |= dict.fromkeys(members, sum(not math.isnan(decisions[i].p) for i in members))
-    return [decisions[i] for i in range(len(sources))], [sizes[i] for i in range(len(sources))]
+    return [decisions[i] for i in range(len(families))], [sizes[i] for i in range(len(families))]
 
 
 def _paired(ours: pd.Series[float], theirs: pd.Series[float]) -> tuple[Evidence, dict[str, Any]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
 
+from nested_lookahead.analysis import arms
 from nested_lookahead.analysis.baselines import baselines
 from nested_lookahead.analysis.collect import Study, concat
 from nested_lookahead.errors import UserError
@@ -22,8 +24,8 @@ EARLIER = "@earlier"
 def pairs(groups: pd.DataFrame, baseline: str | None, compare: str) -> list[tuple[str, str]]:
     """Each group and what it is compared with; published groups have their usual baselines.
 
-    Where groups are of two studies, it is the same configuration in the earlier one. With ``all`` it is each group
-    before it, in display order.
+    A fair study's arms have the pairs that it fixed. Where groups are of two studies, it is the same configuration in
+    the earlier one. With ``all`` it is each group before it, in display order.
 
     Raises:
         UserError: more than a thousand pairs.
@@ -31,6 +33,8 @@ def pairs(groups: pd.DataFrame, baseline: str | None, compare: str) -> list[tupl
     ids = list(map(str, groups.index))
     if any(group.endswith(EARLIER) for group in ids):
         return [(group, group + EARLIER) for group in ids if group + EARLIER in groups.index]
+    if compare == "baseline" and baseline is None and (own_pairs := list(arms.pairs(groups))):
+        return [(arm, other) for _, arm, other in own_pairs]
     if compare == "baseline":
         return list(baselines(groups, baseline).items())
     own = [str(group) for group in groups.index[groups["source"] != "reference"]]
@@ -40,6 +44,12 @@ def pairs(groups: pd.DataFrame, baseline: str | None, compare: str) -> list[tupl
             "some of them with --filter"
         )
     return [(one, other) for other, one in itertools.combinations(own, 2)]
+
+
+def families(groups: pd.DataFrame, chosen: Sequence[tuple[str, str]]) -> list[str]:
+    """Which family of Holm's each pair belongs to: by what a fair study has fixed, else by where its runs are from."""
+    fixed = {(arm, other): family for family, arm, other in arms.pairs(groups)}
+    return [fixed.get(pair, str(groups.loc[pair[0], "source"])) for pair in chosen]
 
 
 def side_by_side(later: Study, earlier: Study, names: tuple[str, str]) -> Study:

@@ -58,7 +58,7 @@ def readable(table: pd.DataFrame, split: str = "test", metric: Metric = ACCURACY
     shown = table[["method", "settings", "n"]].astype({"n": str})
     diverged = table["diverged"] > 0
     shown.loc[diverged, "n"] += " (" + table.loc[diverged, "diverged"].astype(str) + " diverged)"
-    for weights in ("fast", "slow", "ema", "tail"):
+    for weights in ("shipped", "fast", "slow", "ema", "tail"):
         if f"{weights}_mean" in table:
             values, half_widths = table[f"{weights}_values"], table[f"{weights}_half_width"]
             cells = [_cell(v, h, metric.digits) for v, h in zip(values, half_widths, strict=True)]

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from nested_lookahead.analysis.arms import SHIPPED
 from nested_lookahead.analysis.baselines import named
 from nested_lookahead.analysis.collect import Study
 from nested_lookahead.analysis.differences import compare
 from nested_lookahead.analysis.labels import in_order, method_names, settings
-from nested_lookahead.analysis.opponents import pairs
+from nested_lookahead.analysis.opponents import families, pairs
 from nested_lookahead.analysis.run_rows import REFERENCE, metric_of
 from nested_lookahead.errors import UserError
 from nested_lookahead.metric import ACCURACY, Metric
@@ -82,7 +83,9 @@ def tasks(
         raise UserError(f"--baseline {baseline}: no such method or group among these runs")
     for runs in parts:
         metrics = study.metrics[study.metrics["path"].isin(runs["path"])]
-        groups, final, metric = _groups(runs), final_values(runs, metrics, weights, split), metric_of(runs)
+        kind = SHIPPED if (metrics["weights"] == SHIPPED).any() else weights
+        groups, final, metric = _groups(runs), final_values(runs, metrics, kind, split), metric_of(runs)
+        opposed = pairs(groups, baseline, family)
         matters = metric.delta if delta is None else delta
         yield Task(
             name=str(runs["task"].iloc[0]),
@@ -90,9 +93,9 @@ def tasks(
             metrics=metrics,
             groups=groups,
             final=final,
-            chosen_by=validated(runs, metrics, weights, final),
-            comparisons=compare(groups, final, matters, pairs(groups, baseline, family), metric),
-            weights=weights,
+            chosen_by=validated(runs, metrics, kind, final),
+            comparisons=compare(groups, final, matters, opposed, metric, families(groups, opposed)),
+            weights=kind,
             split=split,
             delta=matters,
             tuning_seeds=tuning_seeds,

@@ -1,0 +1,87 @@
+"""A fair comparison's arms: each by the weights that it ships, at its chosen settings, on fresh seeds alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nested_lookahead.analysis.collect import Study, collect, concat
+from nested_lookahead.errors import UserError
+from nested_lookahead.runs import fair
+
+SHIPPED = "shipped"
+"""The kind of weights that stands for whichever an arm chose."""
+PAIRS = "contrasts"
+"""Column of a table of runs: the pairs of arms to compare, by family, as JSON."""
+TRIED = "tried"
+"""Column of a table of runs: the number of settings that the arm chose from."""
+
+
+def folders(place: Path) -> list[Path]:
+    """Fair studies at or below a folder."""
+    return sorted(path.parent for path in place.rglob(fair.FILE)) if place.is_dir() else []
+
+
+def gathered(folder: Path) -> Study:
+    """The final runs of a fair study, once for each arm that they are of; tuning runs have had their say.
+
+    Raises:
+        UserError: what was chosen cannot be read, or no final run is finished.
+    """
+    try:
+        found = fair.read(folder)
+        assert found is not None
+        return _told_apart(collect([folder / fair.FINAL]), folder, found)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / fair.FILE}: cannot be read ({type(error).__name__}: {error})") from None
+
+
+def _told_apart(study: Study, folder: Path, found: fair.Comparison) -> Study:
+    parts = [_of_arm(study, name, found) for name in found.chosen]
+    runs = pd.concat([runs for runs, _ in parts], ignore_index=True)
+    there = set(runs["group"])
+    missing = [name for name in found.chosen if name not in there]
+    pairs = {family: [pair for pair in own if {*pair} <= there] for family, own in found.contrasts.items() if own}
+    runs = runs.assign(
+        task=folder.name + ": " + runs["task"], task_key=folder.name + runs["task_key"], **{PAIRS: json.dumps(pairs)}
+    )
+    notes = [f"{folder.name}: no final run yet of {', '.join(missing)}"] if missing else []
+    metrics = concat([metrics for _, metrics in parts if len(metrics)])
+    return replace(study, runs=runs, metrics=metrics, notes=[*study.notes, *notes])
+
+
+def _of_arm(study: Study, name: str, found: fair.Comparison) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Its runs, as a group with the arm's name, and the metrics of its weights, called shipped."""
+    chosen, arm = found.chosen[name], found.arms[name]
+    runs = study.runs[study.runs["group"] == chosen.group]
+    methods = [one.group for one in found.chosen.values()]
+    if methods.count(chosen.group) > 1:  # a path is one run's
+        runs = runs.assign(shared=runs["path"], path=runs["path"] + f"#{name}")
+    else:
+        runs = runs.assign(shared=runs["path"])
+    rows = study.metrics[study.metrics["path"].isin(runs["shared"])]
+    kinds = set(rows["weights"].unique())
+    rows = rows[rows["weights"] == (chosen.weights if chosen.weights in kinds else "fast")]
+    names = dict(zip(runs["shared"], runs["path"], strict=True))
+    metrics = rows.assign(
+        path=rows["path"].astype(object).map(names).astype("category"), weights=pd.Categorical([SHIPPED] * len(rows))
+    )
+    if arm["runs_of"] or arm["follows"]:  # it has no method of its own
+        inner = runs["inner"].where(runs["inner"] != "", runs["method"])
+        runs = runs.assign(method=name, inner=inner)
+    tried = len(arm["trials"])
+    return runs.assign(group=name, **{TRIED: tried}).drop(columns="shared"), metrics
+
+
+def pairs(groups: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
+    """Family, arm, and the arm that it is compared with, of a task's groups; none where they are no arms."""
+    if PAIRS not in groups or not len(groups) or not isinstance(text := groups[PAIRS].iloc[0], str):
+        return
+    families: dict[str, list[Any]] = json.loads(text)
+    for family, own in families.items():
+        yield from ((family, arm, other) for arm, other in own)
