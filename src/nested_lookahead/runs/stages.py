@@ -124,6 +124,8 @@ class FairSweeper(RunSweeper):
         return found
 
     def _arm(self, name: str, settings: Mapping[str, Any]) -> fair.Arm:
+        if not isinstance(settings, Mapping):
+            raise UserError(f"hydra.sweeper.arms.{name}={settings}: must be a mapping of keys to values and ranges")
         own = dict(settings)
         words = {word: own.pop(word, None) for word in WORDS}
         shared = {} if words["runs_of"] or words["follows"] else self.params

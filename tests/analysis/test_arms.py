@@ -1,0 +1,136 @@
+"""Fair studies in the analysis: arms by the weights they ship, on fresh seeds, in the families that were fixed."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from made_runs import make_run
+
+from nested_lookahead.analysis import archive, opponents
+from nested_lookahead.analysis.asked import gathered
+from nested_lookahead.analysis.budget import budget
+from nested_lookahead.analysis.differences import compare
+from nested_lookahead.analysis.report import Request, write
+from nested_lookahead.analysis.task import tasks
+from nested_lookahead.errors import UserError
+from nested_lookahead.metric import ACCURACY
+from nested_lookahead.runs import fair
+from nested_lookahead.runs.fair import Arm, Chosen, Comparison, Trial
+
+SEEDS = range(6)
+CONTRASTS = {"primary": [("nested", "lookahead")], "secondary": [("lookahead", "base"), ("averaged", "base")]}
+
+
+def noise(seed, of):
+    return float(np.random.default_rng([seed, of]).normal(0, 0.002))
+
+
+def make_study(folder, gain=0.01, seeds=SEEDS):
+    """SGD, its average, Lookahead, and Nested Lookahead, with tuning runs that would say something else."""
+    methods = {"base": ("sgd", 0.90), "lookahead": ("lookahead", 0.92), "nested": ("nested_lookahead", 0.92 + gain)}
+    groups = {}
+    for number, (name, (method, value)) in enumerate(methods.items()):
+        for seed in (100, 101):
+            make_run(folder / "tuning", method, seed=seed, final=0.99 - value / 2)
+        for seed in seeds:
+            path = make_run(folder / "final", method, seed=seed, final=value + noise(seed, number), status="completed")
+        groups[name] = path.parent.name
+    trials = [
+        Trial(0, {"lr": "0.1"}, {"slow": {100: 0.5, 101: math.nan}}),
+        Trial(1, {"lr": "0.2"}, {"slow": {100: 0.4}}),
+    ]
+    arms = {name: fair.described(Arm(name), trials, 1) for name in methods}
+    arms["averaged"] = fair.described(Arm("averaged", runs_of="base", weights=("slow",)), trials, 1)
+    chosen = {
+        name: Chosen(0, {"lr": "0.1"}, "slow", f"final/{place}", place.rpartition("-")[2])
+        for name, place in groups.items()
+    }
+    chosen["averaged"] = chosen["base"]
+    content = Comparison(ACCURACY, {"tuning": [100, 101], "final": list(seeds)}, CONTRASTS, arms, chosen).plain()
+    (folder / fair.FILE).write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def study(tmp_path):
+    return make_study(tmp_path / "cell")
+
+
+def one_task(*folders):
+    (task,) = tasks(gathered(folders), "fast", "test")
+    return task
+
+
+def test_arms_are_compared_by_what_they_ship_on_fresh_seeds_alone(study):
+    task = one_task(study)
+    assert task.weights == "shipped"
+    assert list(task.groups.index) == ["base", "lookahead", "nested", "averaged"]
+    assert list(task.groups["label"]) == ["SGD", "Lookahead (SGD)", "Nested Lookahead (SGD)", "averaged (SGD)"]
+    assert set(task.final["seed"]) == set(SEEDS)
+    values = task.final.set_index(["group", "seed"])["value"]
+    for seed in SEEDS:
+        assert values["base", seed] == pytest.approx(90 + 100 * noise(seed, 0)), "the fast weights: it has no other"
+        assert values["nested", seed] == pytest.approx(93 + 100 * noise(seed, 2) + 1), "the slow ones, a point above"
+    assert list(budget(task)["settings tried"]) == [2, 2, 2, 2]
+
+
+def test_each_family_is_adjusted_for_itself(study):
+    task = one_task(study)
+    rows = task.comparisons.set_index(["group", "baseline"])
+    assert list(rows.index) == [pair for family in CONTRASTS.values() for pair in family]
+    assert list(rows["family"]) == [1, 1, 1]  # averaged − base has no spread, and so no test
+    alone = compare(task.groups, task.final, task.delta, [("nested", "lookahead")], task.metric)
+    assert rows.loc[("nested", "lookahead"), "p_holm"] == alone["p_holm"].iloc[0]
+    assert rows.loc[("nested", "lookahead"), "difference"] == pytest.approx(
+        100 * np.mean([0.01 + noise(seed, 2) - noise(seed, 1) for seed in SEEDS])
+    )
+
+
+def test_what_a_reader_asks_for_wins(study):
+    groups = one_task(study).groups
+    assert ("nested", "base") in opponents.pairs(groups, None, "all")
+    assert opponents.pairs(groups, "sgd", "baseline") == [
+        ("lookahead", "base"), ("nested", "base"), ("averaged", "base"),
+    ]  # fmt: skip
+
+
+def test_cells_stay_apart_even_where_they_have_runs_in_common(tmp_path):
+    for name, gain in (("one", 0.01), ("two", -0.01)):
+        make_study(tmp_path / name, gain)
+    found = list(tasks(gathered([tmp_path]), "fast", "test"))
+    assert [task.name.partition(":")[0] for task in found] == ["one", "two"]
+    assert [task.comparisons["difference"].iloc[0] > 0 for task in found] == [True, False]
+    assert [len(task.final) for task in found] == [24, 24]
+
+
+def test_an_archive_has_the_choice_and_reads_the_same(study, tmp_path):
+    before = one_task(study)
+    archive.pack([study], tmp_path / "cell.tar.xz")
+    after = one_task(tmp_path / "cell.tar.xz")
+    assert after.name == before.name
+    assert after.comparisons.equals(before.comparisons)
+    write(gathered([tmp_path / "cell.tar.xz"]), tmp_path / "out", Request(pictures=("forest", "seeds")))
+    assert "averaged (SGD)" in (tmp_path / "out/results.md").read_text()
+
+
+def test_an_arm_without_runs_yet_is_said(study):
+    import shutil
+
+    shutil.rmtree(next((study / "final").glob("nested*")))
+    found = gathered([study])
+    assert found.notes == ["cell: no final run yet of nested"]
+    assert [*one_task(study).comparisons["group"]] == ["lookahead", "averaged"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"metric": {"name": 1}, "seeds": []}', '{"version": 1'])
+def test_a_damaged_choice_is_one_line(study, content):
+    (study / fair.FILE).write_text(content)
+    with pytest.raises(UserError, match=r"comparison\.json: cannot be read \("):
+        gathered([study])
+
+
+def test_tuning_runs_are_read_where_they_are_asked_for(study):
+    task = one_task(study / "tuning")
+    assert task.weights == "fast"
+    assert set(task.final["seed"]) == {100, 101}
