@@ -34,7 +34,7 @@ BOOKKEEPING = (
 FEEDERS = ("pullback", "lr", "weight_decay")
 """Keys whose values end up in the optimizer's."""
 
-ADDED: dict[str, Any] = {"compile": False, "ema": None, "tail": None}
+ADDED: dict[str, Any] = {"compile": False, "ema": None, "tail": None, "decay": "all", "param_groups": None}
 """Keys that came after runs had been recorded, with the value that stands for what those runs did.
 
 A key at this value is left out, so that adding it does not orphan the runs made before.
