@@ -45,7 +45,7 @@ def our_trainer(build: Callable[..., nn.Module], data: TensorSamples, hardware: 
     model = build((3, 32, 32), 10).to(hardware.device, memory_format=layout)  # type: ignore[call-overload]
     batches = Batches(dataset.train, BATCH, torch.Generator().manual_seed(0))
     recipe = Recipe(epochs=10**6, augment=our_augmentation)
-    return Trainer(model, build_optimizer(SGD, list(model.parameters())), dataset, batches, recipe, hardware)
+    return Trainer(model, build_optimizer(SGD, model), dataset, batches, recipe, hardware)
 
 
 def our_augmentation(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

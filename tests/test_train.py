@@ -495,7 +495,7 @@ def assert_same_end(run, reference):
     torch.testing.assert_close(states[0]["optimizer"]["state"], states[1]["optimizer"]["state"], rtol=0, atol=0)
 
 
-def half_done(command, monkeypatch, step=10):
+def half_done(command, monkeypatch, step=10, settings=SHORT):
     """A run that fails in the step after ``step``."""
     with monkeypatch.context() as patch:
         train_step = training.Trainer.train_step
@@ -506,7 +506,7 @@ def half_done(command, monkeypatch, step=10):
             return train_step(trainer, *args)
 
         patch.setattr(training.Trainer, "train_step", cut_off)
-        assert command("train.py", *SHORT)[0] == 1
+        assert command("train.py", *settings)[0] == 1
     (run,) = runs_below("outputs")
     return run
 
@@ -522,6 +522,17 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_metrics(command, monkeypatch
     assert metrics_less_seconds(run) == metrics_less_seconds(reference)
     ours, theirs = files.read_summary(run), files.read_summary(reference)
     assert [ours[key] for key in ("final", "best", "steps")] == [theirs[key] for key in ("final", "best", "steps")]
+    assert_same_end(run, reference)
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has Muon from 2.9 on")
+def test_two_optimizers_inside_resume_in_the_middle_of_a_cycle(command, monkeypatch):
+    settings = (*SHORT[2:], "model=mlp", "optimizer/inner=muon", "optimizer.k=3", "decay=matrices")
+    assert command("train.py", *settings, "output_dir=undisturbed")[0] == 0
+    run = half_done(command, monkeypatch, 10, settings)
+    assert "resumed after step 8" in command("train.py", *settings)[1]
+    (reference,) = runs_below("undisturbed")
+    assert metrics_less_seconds(run) == metrics_less_seconds(reference)
     assert_same_end(run, reference)
 
 

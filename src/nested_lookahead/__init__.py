@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nested_lookahead.optim import Lookahead, MultilayerLookahead, NestedLookahead
+    from nested_lookahead.optim import Lookahead, MultilayerLookahead, NestedLookahead, OptimizerList
     from nested_lookahead.replica import NestedLookaheadReplica
 
-__all__ = ["Lookahead", "MultilayerLookahead", "NestedLookahead", "NestedLookaheadReplica"]
+__all__ = ["Lookahead", "MultilayerLookahead", "NestedLookahead", "NestedLookaheadReplica", "OptimizerList"]
 
 
 def __getattr__(name: str) -> Any:

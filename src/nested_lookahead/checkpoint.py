@@ -40,11 +40,12 @@ def kinds(state: dict[str, Any]) -> dict[str, list[Tensor]]:
     names = state.get("parameters", [])
     optimizer = state["optimizer"]
     found = {"fast": [model[name] for name in names]}
+    index = {name: i for i, name in enumerate(state.get("optimizer_parameters", names))}
     if optimizer["param_groups"][0].get("train_mode"):
-        found["fast"] = [_averaged(optimizer, i, model[name]) for i, name in enumerate(names)]
+        found["fast"] = [_averaged(optimizer, index[name], model[name]) for name in names]
     if "lookahead" in optimizer["param_groups"][0] and names:
         depth = len(optimizer["param_groups"][0]["lookahead"]["layers"])
-        slow = [optimizer["state"].get(i, {}) for i in range(len(names))]
+        slow = [optimizer["state"].get(index[name], {}) for name in names]
         # A parameter that has been frozen from the start has no slow weights: it has not moved.
         found["slow"] = [own.get(f"slow_{depth}", model[name]) for own, name in zip(slow, names, strict=True)]
     averages = state.get("averages", {})

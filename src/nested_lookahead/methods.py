@@ -52,6 +52,7 @@ METHODS = {
         Method("nadam", "NAdam", "#785A87", "<"),
         Method("radam", "RAdam", "#87964B", ">"),
         Method("adagrad", "Adagrad", "#A51E3C", "p"),
+        Method("muon", "Muon with AdamW", "#6E2921", (4, 1)),
         Method("snoo", "SNOO", "#050AEA", PLAIN),
         Method("slowmo", "SlowMo", "#8B52FA", PLAIN),
         Method("nested_momentum", "Nested Lookahead, outer momentum", "#D010A9", PLAIN),

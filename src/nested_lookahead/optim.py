@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields, replace
@@ -26,6 +27,7 @@ __all__ = [
     "Lookahead",
     "MultilayerLookahead",
     "NestedLookahead",
+    "OptimizerList",
     "PULLBACK_MODES",
     "PULLBACK_SCOPES",
     "SCHEDULES",
@@ -178,7 +180,7 @@ class MultilayerLookahead(Optimizer):
     momentum back; the inner optimizer's state stays in ``opt.state``. Parameters frozen from the start cost nothing.
 
     Args:
-        opt: inner optimizer; also reachable as ``.opt``.
+        opt: inner optimizer, also reachable as ``.opt``; or a list of them, which becomes an `OptimizerList`.
         layers: ``(k, alpha)`` pairs or `Layer` objects, innermost first.
         pullback: what a sync does to the inner optimizer's momentum. ``"none"`` leaves it (or to the `Layer` objects),
             ``"reset"`` sets it to zero, ``"pullback"`` averages it as the weights are averaged: m ← α m + (1 − α) c,
@@ -196,7 +198,7 @@ class MultilayerLookahead(Optimizer):
 
     def __init__(
         self,
-        opt: Optimizer,
+        opt: Optimizer | Sequence[Optimizer],
         layers: Sequence[tuple[int, float] | Layer],
         pullback: str | Sequence[str] = "none",
         *,
@@ -213,7 +215,10 @@ class MultilayerLookahead(Optimizer):
         if pullback != "none":
             modes = resolve_pullback(pullback, len(made))
             made = [replace(layer, pullback=mode) for layer, mode in zip(made, modes, strict=True)]
-        _check_inner(opt, needs_momentum=_need_momentum(made))
+        opt = OptimizerList(opt) if isinstance(opt, list | tuple) else opt
+        for one in _bare(opt):
+            _check_inner(one, needs_momentum=_need_momentum(made))
+        assert isinstance(opt, Optimizer)
         _set_hyperparameters(opt, lr=lr, weight_decay=weight_decay)
         self.opt, self.layers, self.fast_steps = opt, tuple(made), 0
         self._slow_in_place = False
@@ -234,7 +239,7 @@ class MultilayerLookahead(Optimizer):
             self.opt.param_groups = groups
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a param group to the inner optimizer; its slow weights start at its present values."""
+        """Add a param group to the inner optimizer, of several the last; its slow weights start at what it is now."""
         if not any(param_group is group for group in self.param_groups):  # the constructor passes those it has
             self.opt.add_param_group(param_group)
         self._initial |= {param: _copy_if_moving(param) for param in param_group["params"]}
@@ -312,11 +317,13 @@ class MultilayerLookahead(Optimizer):
         params = self._synced()
         if level:
             return self._own(params, key), params
-        states = [(param, self.opt.state.get(param) or {}) for param in params]
+        kept = self.opt.state
+        states = [(param, kept.get(param) or {}) for param in params]
         found = {p: s[name] for p, s in states for name in reversed(MOMENTUM_BUFFERS) if s.get(name) is not None}
-        needed = _need_momentum(self.layers)
-        if needed and not found and any(param.grad is not None for param in params):
-            raise ValueError(_no_momentum(self.opt))
+        for opt in _bare(self.opt) if _need_momentum(self.layers) else ():
+            moved = [param for param in _params(opt.param_groups) if param.grad is not None]
+            if moved and not any(param in found for param in _params(opt.param_groups)):
+                raise ValueError(_no_momentum(opt))
         return [*found.values()], [*found]
 
     def _synced(self) -> list[Tensor]:
@@ -373,7 +380,7 @@ class MultilayerLookahead(Optimizer):
                 state[index] = state.get(index, {}) | self.state[param]
         for group in groups:
             group["lookahead"] = {"fast_steps": self.fast_steps, "layers": [layer.settings() for layer in self.layers]}
-        return self._hooked("state_dict_post", inner | {"state": state, "param_groups": groups})
+        return _hooked(self, "state_dict_post", inner | {"state": state, "param_groups": groups})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` gave; as always in torch, saved hyperparameters replace the present ones.
@@ -381,7 +388,7 @@ class MultilayerLookahead(Optimizer):
         Raises:
             ValueError: no Lookahead's state, or that of other layers, groups or parameters; nothing is changed then.
         """
-        state_dict = self._hooked("load_state_dict_pre", state_dict.copy())
+        state_dict = _hooked(self, "load_state_dict_pre", state_dict.copy())
         saved_groups, state = copy.deepcopy((state_dict["param_groups"], state_dict["state"]))  # torch shares tensors
         if not all("lookahead" in group for group in saved_groups):
             raise ValueError("loaded state dict is not a Lookahead's; for the inner optimizer's, .opt.load_state_dict")
@@ -415,11 +422,6 @@ class MultilayerLookahead(Optimizer):
         except TypeError as error:
             raise ValueError(f"loaded state dict has a layer that is none of this {name}'s: {error}") from None
 
-    def _hooked(self, kind: str, state_dict: dict[str, Any]) -> dict[str, Any]:
-        for hook in getattr(self, f"_optimizer_{kind}_hooks").values():
-            state_dict = state_dict if (changed := hook(self, state_dict)) is None else changed
-        return state_dict
-
     def __getstate__(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("opt", "layers", "fast_steps", "_initial")}
         kept = super().__getstate__()
@@ -446,7 +448,7 @@ class Lookahead(MultilayerLookahead):
 
     def __init__(
         self,
-        opt: Optimizer,
+        opt: Optimizer | Sequence[Optimizer],
         k: int = 5,
         alpha: float = 0.5,
         pullback: str | Sequence[str] = "none",
@@ -475,7 +477,7 @@ class NestedLookahead(MultilayerLookahead):
 
     def __init__(
         self,
-        opt: Optimizer,
+        opt: Optimizer | Sequence[Optimizer],
         k: int = 5,
         s: int = 5,
         alpha: float = 0.5,
@@ -495,6 +497,127 @@ class NestedLookahead(MultilayerLookahead):
         if s:
             layers.append(layer_of(s, h, modes[1], outer_schedule, outer_momentum, nesterov))
         super().__init__(opt, layers, lr=lr, weight_decay=weight_decay)
+
+
+class OptimizerList(Optimizer):
+    """Several optimizers as one, such as Muon for matrices and AdamW for the rest: stepped in order, saved together.
+
+    `param_groups` are theirs, one after the other, and `state` is a view of theirs; a state dict has the form that one
+    optimizer with all these param groups would give. A closure is evaluated once, before the first of them steps. A
+    param group that is added goes to the last of them.
+
+    Args:
+        opts: the optimizers, also reachable as ``.opts``. A parameter belongs to one of them.
+
+    Raises:
+        TypeError: one is no `torch.optim.Optimizer`, or is LBFGS, which evaluates its closure many times.
+        ValueError: there is none, or a parameter belongs to two.
+
+    Example:
+        >>> optimizer = OptimizerList([torch.optim.Muon(matrices, lr=0.02), torch.optim.AdamW(rest, lr=0.001)])
+    """
+
+    def __init__(self, opts: Sequence[Optimizer]) -> None:
+        if not opts:
+            raise ValueError("a list of optimizers must hold at least one, got none")
+        owners: dict[Tensor, int] = {}
+        for i, opt in enumerate(opts):
+            if not isinstance(opt, Optimizer):
+                raise TypeError(f"opts[{i}] must be a torch.optim.Optimizer, got {type(opt).__name__}")
+            if isinstance(opt, torch.optim.LBFGS):
+                raise TypeError(f"opts[{i}] is LBFGS, which evaluates its closure many times: it can only be alone")
+            for param in _params(opt.param_groups):
+                if (first := owners.setdefault(param, i)) != i:
+                    both = f"opts[{first}] and opts[{i}]"
+                    raise ValueError(f"a parameter of shape {tuple(param.shape)} is in {both}, and can be in one alone")
+        common = set.intersection(*(set(opt.defaults) for opt in opts))
+        self.opts: tuple[Optimizer, ...] = ()  # torch's constructor sets an empty state, which must not reach theirs
+        groups = [group for opt in opts for group in opt.param_groups]
+        super().__init__(groups, {key: value for key, value in opts[0].defaults.items() if key in common})
+        self.opts = tuple(opts)
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for opt in self.opts for group in opt.param_groups]
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        for opt, own in self._shared_out(groups):
+            opt.param_groups = own
+
+    @property
+    def state(self) -> defaultdict[Tensor, Any]:
+        return defaultdict(dict, {key: kept for opt in self.opts for key, kept in opt.state.items()})
+
+    @state.setter
+    def state(self, state: dict[Tensor, Any]) -> None:
+        for opt in self.opts:
+            opt.state = defaultdict(dict, {p: state[p] for p in _params(opt.param_groups) if p in state})
+
+    def _shared_out(self, groups: list[dict[str, Any]]) -> Iterator[tuple[Optimizer, list[dict[str, Any]]]]:
+        """Each optimizer, and as many of the groups as it has."""
+        first = 0
+        for opt in self.opts:
+            yield opt, groups[first : first + len(opt.param_groups)]
+            first += len(opt.param_groups)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        if not self.opts:
+            return  # the constructor passes those that there are
+        *others, last = self.opts
+        last.add_param_group(param_group)
+        taken = {param for opt in others for param in _params(opt.param_groups)}
+        if not taken.isdisjoint(param_group["params"]):
+            last.param_groups.pop()
+            raise ValueError("some parameters appear in more than one parameter group")
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Step each; returns the closure's value."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for opt in self.opts:
+            opt.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Theirs in one, with parameters numbered through."""
+        for pre_hook in self._optimizer_state_dict_pre_hooks.values():
+            pre_hook(self)
+        made: dict[str, Any] = {"state": {}, "param_groups": []}
+        first = 0
+        for opt in self.opts:
+            saved = opt.state_dict()
+            made["state"] |= {first + index: kept for index, kept in saved["state"].items()}
+            groups = saved["param_groups"]
+            made["param_groups"] += [group | {"params": [first + i for i in group["params"]]} for group in groups]
+            first += len(_params(groups))
+        return _hooked(self, "state_dict_post", made)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raises:
+        ValueError: it has other groups; nothing is changed then.
+        """
+        state_dict = _hooked(self, "load_state_dict_pre", state_dict.copy())
+        groups, state = state_dict["param_groups"], state_dict["state"]
+        ours, saved = ([len(group["params"]) for group in those] for those in (self.param_groups, groups))
+        if len(ours) != len(saved):
+            raise ValueError(f"loaded state dict has a different number of parameter groups: {len(saved)}")
+        if ours != saved:
+            raise ValueError("loaded state dict has a parameter group that doesn't match the size of the optimizer's")
+        for opt, own in self._shared_out(groups):
+            kept = {index: state[index] for index in _params(own) if index in state}
+            opt.load_state_dict(state_dict | {"state": kept, "param_groups": own})
+        for post_hook in self._optimizer_load_state_dict_post_hooks.values():
+            post_hook(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"defaults": self.defaults, "opts": self.opts}
+
+    def __repr__(self) -> str:
+        lines = [f"opts[{i}]: " + repr(opt).replace("\n", "\n  ") for i, opt in enumerate(self.opts)]
+        return f"{type(self).__name__} (\n  " + "\n  ".join(lines) + "\n)"
 
 
 def resolve_pullback(pullback: str | Sequence[str], depth: int) -> tuple[str, ...]:
@@ -544,14 +667,28 @@ def _no_momentum(opt: Optimizer) -> str:
     return f"{kind} keeps no momentum to reset or pull back: use pullback='none' or add momentum"
 
 
+def _bare(opt: Any) -> list[Any]:
+    """The optimizers of a list, also of one inside another; or the one."""
+    return [bare for one in opt.opts for bare in _bare(one)] if isinstance(opt, OptimizerList) else [opt]
+
+
 def _set_hyperparameters(opt: Optimizer, **given: float | None) -> None:
     for name, value in ((name, value) for name, value in given.items() if value is not None):
         if isinstance(value, bool) or not isinstance(value, (Real, Tensor)) or not 0 <= value < math.inf:
             raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
-        if name not in opt.defaults:
-            raise ValueError(f"{name} given, but {type(opt).__name__} has no {name}")
-        for group in (opt.defaults, *opt.param_groups):  # defaults are those of param groups yet to come
-            group[name] = value
+        for one in _bare(opt):
+            if name not in one.defaults:
+                raise ValueError(f"{name} given, but {type(one).__name__} has no {name}")
+        for one in (*_bare(opt), opt):
+            for group in (one.defaults, *one.param_groups):  # defaults are those of param groups yet to come
+                group[name] = value
+
+
+def _hooked(opt: Optimizer, kind: str, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """What an optimizer's hooks of this kind make of a state dict."""
+    for hook in getattr(opt, f"_optimizer_{kind}_hooks").values():
+        state_dict = state_dict if (changed := hook(opt, state_dict)) is None else changed
+    return state_dict
 
 
 def _need_momentum(layers: Sequence[Layer]) -> bool:

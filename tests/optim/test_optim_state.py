@@ -11,8 +11,8 @@ import torch
 from made_optimizers import INNER, WRAPPERS, make_model, train, weights
 from torch.optim import lr_scheduler
 
-from nested_lookahead import Lookahead, NestedLookahead
-from nested_lookahead.optim import PULLBACK_MODES, Layer
+from nested_lookahead import Lookahead, MultilayerLookahead, NestedLookahead
+from nested_lookahead.optim import PULLBACK_MODES, Layer, SlowMomentum
 
 
 @pytest.mark.parametrize("steps", [0, 1, 5, 7, 12])
@@ -114,13 +114,13 @@ def test_copies_are_whole_and_independent(duplicate, inner):
     scheduler = lr_scheduler.StepLR(optimizer, 4)  # patches optimizer.step, which must not keep it from being copied
     train(model, optimizer, 7)
     twin_model, twin = duplicate((model, optimizer))
-    assert twin.param_groups is twin.opt.param_groups
+    assert all(own is inner for own, inner in zip(twin.param_groups, twin.opt.param_groups, strict=True))
     assert twin.opt is not optimizer.opt
     train(model, optimizer, 9, start=7)
     train(twin_model, twin, 9, start=7)
     assert torch.equal(weights(model), weights(twin_model))
     twin.opt.load_state_dict(twin.opt.state_dict())
-    assert twin.param_groups is twin.opt.param_groups
+    assert all(own is inner for own, inner in zip(twin.param_groups, twin.opt.param_groups, strict=True))
     scheduler.step()
 
 
@@ -155,13 +155,14 @@ def test_memory_is_free_once_nobody_holds_the_optimizer(wrap):
         gc.enable()
 
 
-def test_distributed_checkpoint_by_parameter_name():
+@pytest.mark.parametrize("inner", ["adam", "list"])
+def test_distributed_checkpoint_by_parameter_name(inner):
     """torch.distributed.checkpoint rewrites the state by parameter name; nothing of ours may be lost on the way."""
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
     def make():
         model = make_model()
-        return model, WRAPPERS["nested"](INNER["adam"](model.parameters()), "pullback")
+        return model, WRAPPERS["nested"](INNER[inner](model.parameters()), "pullback")
 
     model, optimizer = make()
     train(model, optimizer, 7)
@@ -175,15 +176,23 @@ def test_distributed_checkpoint_by_parameter_name():
     assert torch.equal(weights(fresh_model), weights(model))
 
 
-@pytest.mark.parametrize("inner", ["sgd", "adam"])
-def test_distributed_checkpoint_into_a_fresh_optimizer(inner, tmp_path):
+MOMENTUM = [SlowMomentum(3, 0.8, momentum=0.6), SlowMomentum(2, 1.1, momentum=0.4, nesterov=False, pullback="reset")]
+
+
+@pytest.mark.parametrize("inner", ["sgd", "adam", *sorted({"list", "muon"} & set(INNER))])
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda opt: WRAPPERS["nested"](opt, "pullback"), lambda opt: MultilayerLookahead(opt, MOMENTUM)],
+    ids=["pullback", "slow momentum"],
+)
+def test_distributed_checkpoint_into_a_fresh_optimizer(inner, wrap, tmp_path):
     """The recipe of torch's tutorial: the fresh optimizer's state dict is the template of what is read."""
     from torch.distributed import checkpoint
     from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
     def make():
         model = make_model()
-        return model, WRAPPERS["nested"](INNER[inner](model.parameters()), "pullback")
+        return model, wrap(INNER[inner](model.parameters()))
 
     model, optimizer = make()
     train(model, optimizer, 7)
@@ -194,6 +203,10 @@ def test_distributed_checkpoint_into_a_fresh_optimizer(inner, tmp_path):
     checkpoint.load(template, checkpoint_id=tmp_path)
     set_state_dict(fresh_model, fresh, model_state_dict=template["model"], optim_state_dict=template["optimizer"])
     assert fresh.fast_steps == 7
+    for param, own in zip(model.parameters(), fresh_model.parameters(), strict=True):
+        assert optimizer.state[param].keys() == fresh.state[own].keys()
+        for key, buffer in optimizer.state[param].items():
+            assert torch.equal(fresh.state[own][key], buffer), key
     train(model, optimizer, 9, start=7)
     train(fresh_model, fresh, 9, start=7)
     assert torch.equal(weights(fresh_model), weights(model))

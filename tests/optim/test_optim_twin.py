@@ -37,6 +37,12 @@ INNER = {
         lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.7),
         lambda: twin.RMSprop(lr=0.01, momentum=0.7),
     ),
+    "list": (
+        lambda p: [torch.optim.SGD(p[:1], lr=0.05, momentum=0.9), torch.optim.AdamW(p[1:], lr=0.03, weight_decay=0.1)],
+        lambda: twin.Parts(
+            (2, twin.SGD(lr=0.05, momentum=0.9)), (4, twin.Adam(lr=0.03, weight_decay=0.1, decoupled=True))
+        ),
+    ),
 }
 
 PROBLEM = np.random.default_rng(0)
@@ -71,8 +77,8 @@ def run_in_lockstep(inner, make_optimizer, steps, seed, layers):
                 ours = flat([optimizer.state[p][f"momentum_{depth}"] for p in params])
                 np.testing.assert_allclose(ours, reference.b[depth - 1], rtol=1e-9, atol=1e-11)
         if reference.inner.m is not None:
-            key = "exp_avg" if "adam" in inner else "momentum_buffer"
-            momentum = flat([optimizer.opt.state[p][key] for p in params])
+            states = [optimizer.opt.state[p] for p in params]
+            momentum = flat([state["exp_avg" if "exp_avg" in state else "momentum_buffer"] for state in states])
             np.testing.assert_allclose(momentum, reference.inner.m, rtol=1e-9, atol=1e-11)
 
 

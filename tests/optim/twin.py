@@ -54,6 +54,27 @@ class RMSprop:
         return x - self.lr * self.m
 
 
+class Parts:
+    """Several of them, each for so many entries of the vector."""
+
+    def __init__(self, *parts):
+        self.inners = [inner for _, inner in parts]
+        self.ends = np.cumsum([count for count, _ in parts])[:-1]
+
+    def step(self, x, g):
+        pieces = zip(self.inners, np.split(x, self.ends), np.split(g, self.ends), strict=True)
+        return np.concatenate([inner.step(own_x, own_g) for inner, own_x, own_g in pieces])
+
+    @property
+    def m(self):
+        return np.concatenate([inner.m for inner in self.inners])
+
+    @m.setter
+    def m(self, value):
+        for inner, own in zip(self.inners, np.split(value, self.ends), strict=True):
+            inner.m = own
+
+
 class TwinLookahead:
     """``layers`` are `Layer` objects, innermost first: their fields are taken, and the rule is written out again."""
 

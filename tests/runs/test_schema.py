@@ -248,6 +248,17 @@ def said(*overrides):
         ("precision=fp8", "precision=fp8: must be one of auto, fp32, bf16, fp16"),
         ("model=resnet", "In 'config': Could not find 'model/resnet': available options in 'model': cnn, cnn1d"),
         ("optimizer/inner=custom", "optimizer.inner._target_: Missing mandatory value"),
+        ("decay=matrix", "decay=matrix: must be one of all, matrices"),
+        ("param_groups=head.*", "param_groups=head.*: must be a list, such as [{match: head.*, lr: 0.01}]"),
+        ("param_groups=[head.*]", "param_groups[0]=head.*: must have a match and a setting, such as {match: head.*, "),
+        ("param_groups=[{match: head.*}]", "param_groups[0]={'match': 'head.*'}: must have a match and a setting"),
+        ("param_groups=[{lr: 1, betas: [0, 1]}]", "param_groups[0]={'lr': 1, 'betas': [0, 1]}: must have a match and"),
+        (
+            "param_groups=[{match: head.*, lr: 1}, {match: a, lrr: 1}]",
+            "param_groups[1].lrr: no such key; did you mean 'lr'? param_groups[1] has dampening, differentiable, ",
+        ),
+        ("param_groups=[{match: a, lr: abc}]", "param_groups[0].lr: Value 'abc' of type 'str' could not be converted"),
+        ("param_groups=[{match: a, lr: -1}]", "param_groups[0].lr=-1.0: must be >= 0"),
     ],
 )
 def test_a_mistake_has_a_line(typed, line):
@@ -278,6 +289,28 @@ def test_a_range_that_is_none_is_the_programs_fault():
 
     with pytest.raises(ValueError, match="no such kind of range"):
         check_range("key", 1, "about 3")
+
+
+def test_param_groups_have_the_types_of_the_optimizers_settings():
+    for inner in ("sgd", "adamw", "muon"):
+        config = resolved(f"optimizer/inner={inner}", "param_groups=[{lr: 1, match: a.*, weight_decay: 0}]")
+        (group,) = config.param_groups
+        assert group == {"match": "a.*", "lr": 1.0, "weight_decay": 0.0}
+        assert [type(value) for value in group.values()] == [str, float, float]
+    names = {run_name(resolved(f"param_groups={typed}").plain()) for typed in ("[{match: a, lr: 1}]",
+             "[{lr: 1.0, match: a}]", "[{match: b, lr: 1}]", "null", "[]")}  # fmt: skip
+    assert len(names) == 3
+    assert run_name(resolved().plain()) in names
+
+
+def test_decay_of_an_optimizer_without_weight_decay_has_its_line():
+    rprop = (
+        "optimizer/inner=custom",
+        "optimizer.inner._target_=torch.optim.Rprop",
+        "optimizer.inner.weight_decay=null",
+    )
+    assert resolved(*rprop).decay == "all"
+    assert said(*rprop, "decay=matrices") == "decay=matrices: optimizer rprop has no weight_decay"
 
 
 def test_values_become_what_they_are_declared_to_be():

@@ -532,9 +532,9 @@ def test_optimizers_are_fused_where_that_is_faster(target):
     inside = OptimizerChoice("lookahead", "nested_lookahead.Lookahead", {}, Choice(*settings))
 
     def fused(layout):
-        params = list(nn.Conv2d(3, 4, 3).to(memory_format=layout).parameters())
-        plain = build_optimizer(alone, params).param_groups[0].get("fused")
-        assert build_optimizer(inside, params).param_groups[0].get("fused") == plain
+        model = nn.Conv2d(3, 4, 3).to(memory_format=layout)
+        plain = build_optimizer(alone, model).param_groups[0].get("fused")
+        assert build_optimizer(inside, model).param_groups[0].get("fused") == plain
         return plain
 
     assert fused(torch.contiguous_format) is (True if target != "RMSprop" else None)

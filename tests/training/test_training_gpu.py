@@ -29,7 +29,7 @@ def make_trainer(compile=False, precision="fp32", samples=64 * 8):
     data = Dataset.from_splits(*splits, 10).to(hardware.device)
     model = models.resnet18((3, 32, 32), 10).to(hardware.device, memory_format=torch.channels_last)
     inner = OptimizerChoice("sgd", "torch.optim.SGD", {"lr": 0.01, "momentum": 0.9}, None)
-    optimizer = NestedLookahead(build_optimizer(inner, list(model.parameters())), 2, 2)
+    optimizer = NestedLookahead(build_optimizer(inner, model), 2, 2)
     batches = Batches(data.train, 64, torch.Generator().manual_seed(0))
     return Trainer(model, optimizer, data, batches, Recipe(epochs=4, augment=published), hardware)
 

@@ -6,14 +6,14 @@ import functools
 import importlib
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from nested_lookahead.errors import UserError, one_line
-from nested_lookahead.runs.schema import Choice, Config, OptimizerChoice
+from nested_lookahead.runs.schema import MUON, Choice, Config, OptimizerChoice
 from nested_lookahead.runs.typed import TRUSTED, below, targets
 from nested_lookahead.runs.workers import importing, worker_number
 from nested_lookahead.training.processes import ALONE, Processes
@@ -59,7 +59,7 @@ def build(config: Config, processes: Processes = ALONE) -> Trainer:
     torch.manual_seed(seed("weights"))
     model = _model(config.model, data, hardware, processes)
     torch.manual_seed(seed("training"))  # dropout and the like, whatever the model has drawn
-    optimizer = build_optimizer(config.optimizer, list(model.parameters()))
+    optimizer = build_optimizer(config.optimizer, model, config.decay, config.param_groups or ())
     order = torch.Generator().manual_seed(seed("order"))
     plain = config.augment.name == "none"  # else a batch is augmented whole, and then shared out
     batches = Batches(data.train, config.batch_size, order, *([processes.share] if plain else []))
@@ -116,20 +116,25 @@ def _source(name: str, target: str, settings: str) -> Source:
     return source
 
 
-def build_optimizer(choice: OptimizerChoice, params: Sequence[Any]) -> Any:
-    """An optimizer, around its inner one where there is one."""
+def build_optimizer(
+    choice: OptimizerChoice, model: Any, decay: str = "all", groups: Sequence[Mapping[str, Any]] = ()
+) -> Any:
+    """An optimizer of a model's parameters, around its inner one where there is one; `param_groups` says the rest."""
+    from nested_lookahead.training.parameters import param_groups
+
+    params = param_groups(model, decay, groups)
     if choice.inner is None:
-        return _torch_optimizer("optimizer", choice, params)
-    return _call("optimizer", choice, _torch_optimizer("optimizer/inner", choice.inner, params))
+        return _torch_optimizer("optimizer", choice, params, model)
+    return _call("optimizer", choice, _torch_optimizer("optimizer/inner", choice.inner, params, model))
 
 
-def _torch_optimizer(group: str, choice: Choice, params: Sequence[Any]) -> Any:
+def _torch_optimizer(group: str, choice: Choice, params: Sequence[Any], model: Any) -> Any:
     """Raises:
     UserError: it asks of a training step what this one does not give.
     """
     from torch.optim import SparseAdam
 
-    made = _call(group, _fused(choice, params), params)
+    made = _call(group, _fused(choice, list(model.parameters())), params, *([model] if choice.target == MUON else []))
     closure = inspect.signature(made.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise UserError(f"{group}={choice.name}: asks for a closure that computes the loss anew, which no run gives it")

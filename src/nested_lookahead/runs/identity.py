@@ -38,6 +38,8 @@ ADDED: dict[str, Any] = {
     "compile": False,
     "ema": None,
     "tail": None,
+    "decay": "all",
+    "param_groups": None,
     "dataset.train_samples": 4000,
     "dataset.test_samples": 1000,
 }

@@ -32,6 +32,8 @@ from nested_lookahead.settings import (
 from nested_lookahead.signatures import signature_of
 
 LAYER = "nested_lookahead.optim.Layer"
+MUON = "nested_lookahead.training.parameters.muon"
+"""Is called with the model, too, by which it tells the parameters apart."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class Config:
     seed: int = within(">= 0")
     lr: float | None = None
     weight_decay: float | None = None
+    decay: str = within("one of all, matrices")
+    param_groups: Any = None
     label_smoothing: float = within("in [0, 1)")
     grad_clip: float | None = within("> 0")
     ema: Any = within("in (0, 1)")  # noqa: RUF009  # a number or a list of them
@@ -153,6 +157,7 @@ def resolve(cfg: DictConfig) -> Config:
         "analysis": Analysis(**values["analysis"]),
     }
     config = Config(**values | chosen)
+    config.param_groups = _param_groups(config)
     check_trusted(config.plain(), config.trust)
     if config.optimizer.inner is None and config.pullback != "none":
         raise UserError(
@@ -242,10 +247,39 @@ def _torch_optimizer(group: str, node: dict[str, Any]) -> tuple[str, str, dict[s
     further = node.get("kwargs") or {}
     plain = {key: value for key, value in node.items() if key != "kwargs"} | further
     null = {key: None for key, value in plain.items() if value is None}
-    name, target, settings = _choice(group, {k: v for k, v in plain.items() if k not in null}, 1)  # parameters
+    passed = 2 if plain.get("_target_") == MUON else 1  # parameters, and the model
+    name, target, settings = _choice(group, {k: v for k, v in plain.items() if k not in null}, passed)
     # By its class, so that two of them look different.
     name = target.rpartition(".")[2].lower() if name == "custom" else name
     return name, target, settings | null
+
+
+def _param_groups(config: Config) -> list[dict[str, Any]] | None:
+    """Each with the types of the optimizer's settings.
+
+    Raises:
+        UserError: one is no group, or has a setting that the optimizer does not have.
+    """
+    optimizer = config.optimizer.inner or config.optimizer
+    known = signature_of(optimizer.target)
+    if config.decay != "all" and known is not None and not known.open and "weight_decay" not in known.settings:
+        raise UserError(f"decay={config.decay}: optimizer {optimizer.name} has no weight_decay")
+    groups = [] if config.param_groups is None else config.param_groups
+    if not isinstance(groups, list):
+        raise UserError(f"param_groups={groups}: must be a list, such as [{{match: head.*, lr: 0.01}}]")
+    return [_param_group(f"param_groups[{i}]", group, optimizer) for i, group in enumerate(groups)] or None
+
+
+def _param_group(key: str, group: Any, optimizer: Choice) -> dict[str, Any]:
+    if not isinstance(group, dict) or not isinstance(group.get("match"), str) or len(group) < 2:
+        raise UserError(f"{key}={group}: must have a match and a setting, such as {{match: head.*, lr: 0.01}}")
+    given = {str(name): value for name, value in group.items() if name != "match"}
+    passed = 2 if optimizer.target == MUON else 1
+    made = typed_settings(key, optimizer.target, given, passed, ["match"], some=True)
+    for name, value in made.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            check_range(f"{key}.{name}", value, ">= 0")
+    return {"match": group["match"], **made}
 
 
 def _one_spelling(settings: dict[str, Any]) -> dict[str, Any]:

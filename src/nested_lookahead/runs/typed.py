@@ -16,7 +16,7 @@ from nested_lookahead.signatures import REQUIRED, signature_of
 
 
 def typed_settings(
-    group: str, target: str, given: dict[str, Any], passed: int, others: Iterable[str]
+    group: str, target: str, given: dict[str, Any], passed: int, others: Iterable[str], some: bool = False
 ) -> dict[str, Any]:
     """Settings with the types of the target's signature: 1 becomes 1.0 where a float is wanted.
 
@@ -25,6 +25,7 @@ def typed_settings(
         target: dotted name of a function or class; where its source cannot be read, anything goes.
         passed: number of leading arguments that are passed by position.
         others: keys that the group has besides.
+        some: whether settings that the target needs may be lacking.
 
     Raises:
         UserError: a key that the target does not take, one that it needs and is not there, a value of another type
@@ -36,10 +37,10 @@ def typed_settings(
     settings = signature.less(passed).settings
     for key in given.keys() - settings.keys():
         if not signature.open or key.startswith("_"):  # which Hydra would take for its own
-            known = [*others, *(given.keys() & settings.keys())]
+            known = [*others, *(settings if some else given.keys() & settings.keys())]
             raise UserError(unknown_key(f"{group}.{key}", known, settings))
     for key, setting in settings.items():
-        if setting.default is REQUIRED and key not in given:
+        if setting.default is REQUIRED and key not in given and not some:
             raise UserError(f"{group}.{key}: missing; {target} needs it")
     made = dict(given)
     for key in given.keys() & settings.keys():

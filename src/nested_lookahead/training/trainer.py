@@ -222,6 +222,7 @@ class Trainer:
         return {
             "model": self.model.state_dict(),
             "parameters": [name for name, _ in self.model.named_parameters()],
+            "optimizer_parameters": self._names_in_optimizer(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "averages": {name: average.state_dict() for name, average in self.averages.items()},
@@ -235,6 +236,11 @@ class Trainer:
             },
             "progress": {name: getattr(self, name) for name in PROGRESS},
         }
+
+    def _names_in_optimizer(self) -> list[str]:
+        """In its order, which is by param groups."""
+        names = {param: name for name, param in self.model.named_parameters()}
+        return [names[param] for group in self.optimizer.param_groups for param in group["params"]]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Raises:
