@@ -28,8 +28,12 @@ def make_config(optimizer="nested_lookahead", seed=0, epochs=10, inner="sgd", mo
     return config
 
 
+LEAD = {"fast": 0, "slow": 0.01, "ema0.9": 0.02, "ema0.99": 0.03, "tail": 0.05}
+"""By kind of weights: how much higher than the fast ones."""
+
+
 def make_rows(kinds, final=0.9, validation=None, epochs=10):
-    """A curve that ends at ``final``, on the validation split at ``validation``; slow weights one point higher."""
+    """A curve that ends at ``final``, on the validation split at ``validation``; a tail begins in the middle."""
     return [
         {
             "step": 20 * epoch,
@@ -39,12 +43,13 @@ def make_rows(kinds, final=0.9, validation=None, epochs=10):
             "loss": 1 / epoch,
             "accuracy": (validation if split == "validation" and validation else final)
             * ((1 - 0.5**epoch) / (1 - 0.5**epochs))
-            + (0.01 if weights == "slow" else 0),
+            + LEAD[weights],
             "lr": 0.1,
             "seconds": float(epoch),
         }
         for epoch in range(1, epochs + 1)
         for weights in kinds
+        if weights != "tail" or epoch > epochs // 2
         for split in ("train", "validation", "test")
     ]
 
@@ -58,14 +63,16 @@ def make_run(
     epochs=10,
     validation=None,
     metric=ACCURACY,
+    averages=(),
     **settings,
 ):
-    """A run directory below ``root``, with slow weights where the optimizer has some; returns its path.
+    """A run directory below ``root``, with slow weights where the optimizer has some, and averages; returns its path.
 
     With a metric of its own, what is recorded is that of accuracy times the sign of what is better.
     """
     config = make_config(optimizer, seed, epochs, **settings)
-    rows = make_rows(("fast", "slow") if "lookahead" in optimizer else ("fast",), final, validation, epochs)
+    kinds = ("fast", *["slow"] * ("lookahead" in optimizer), *averages)
+    rows = make_rows(kinds, final, validation, epochs)
     own = {}
     if metric != ACCURACY:
         rows = [row | {"accuracy": metric.sign * row["accuracy"]} for row in rows]

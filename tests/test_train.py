@@ -102,7 +102,7 @@ def test_a_sweep(command):
         ["optimizer=multilayer_lookahead", "optimizer/inner=adamw", "pullback=pullback"],
         ["optimizer=multilayer_lookahead", "optimizer.layers=[[2,0.5],[3,0.9]]"],
         ["optimizer=sgd", "ema=0.9", "tail=0.5", "evaluation.weights=ema", "model=cnn", "model.width=4"],
-        ["ema=[0.9,0.99]", "tail=0"],
+        ["ema=[0.9,0.99]", "tail=0", "evaluation.weights=ema0.99"],
         ["optimizer=schedule_free", "scheduler=constant", "lr=0.5"],
         ["optimizer=schedule_free_adamw", "scheduler=constant"],
         ["optimizer=snoo", "optimizer.k=2", "+optimizer.schedule=linear"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -92,6 +93,11 @@ def _is_broken(text: str) -> bool:
     return False
 
 
+def ema_names(decays: Sequence[float]) -> list[str]:
+    """The kinds of weights that averages with these decays are: ``ema``, or ``ema0.99`` and so on of several."""
+    return [f"ema{decay}" if len(decays) > 1 else "ema" for decay in decays]
+
+
 @dataclass
 class Split:
     """How a data set's training samples are split into those trained on, those held out, and those left out."""
@@ -115,8 +121,8 @@ class Evaluation:
     """Size of the fixed part of the training data that the train metrics come from."""
     bn_batches: int = within(">= 1")
     """Number of training batches from which batch-norm statistics are estimated for the slow weights."""
-    weights: str = within("one of fast, slow, ema, tail")
-    """Whose validation metric is a run's one number."""
+    weights: str = MISSING
+    """Whose validation metric is a run's one number: ``fast``, ``slow``, or an average that the run keeps."""
 
 
 @dataclass

@@ -9,9 +9,9 @@ from nested_lookahead.analysis import checks, collect, leads
 from nested_lookahead.analysis.task import tasks
 
 
-def task(root):
+def task(root, weights="fast"):
     """The only one."""
-    (found,) = tasks(collect.collect([root]), "fast", "test", 0.5)
+    (found,) = tasks(collect.collect([root]), weights, "test", 0.5)
     return found
 
 
@@ -42,6 +42,15 @@ def test_what_differs_is_said(tmp_path):
     assert "warning: incomplete grid" in text
     assert "Nested Lookahead (SGD): 4 of 9 cells of its grid over k × alpha" in text
     assert "warning: 4 settings of a method were tried on the seeds that are reported" in text
+
+
+def test_fast_weights_that_stand_for_an_average_are_said(tmp_path):
+    for seed in range(3):
+        make_run(tmp_path, "sgd", seed=seed, averages=("tail",))
+        make_run(tmp_path, seed=seed)
+    assert findings(task(tmp_path)) == findings(task(tmp_path, "slow")) == ""
+    text = "warning: no tail weights, so that the fast ones stand for them: Nested Lookahead (SGD)"
+    assert findings(task(tmp_path, "tail")) == text
 
 
 def test_comparisons_that_are_missing_are_said(tmp_path):

@@ -236,6 +236,18 @@ def test_slow_weights_are_compared_with_the_only_ones_that_sgd_has(tmp_path):
     assert row.difference == pytest.approx(2)
 
 
+@pytest.mark.parametrize(
+    ("weights", "difference"), [("fast", 1), ("slow", 2), ("ema0.9", -1), ("ema0.99", -2), ("tail", -4)]
+)
+def test_an_average_is_compared_as_any_weights_are(tmp_path, weights, difference):
+    """Lookahead leads by a point with its fast weights; it kept no average, so they stand for it."""
+    for seed in range(3):
+        make_run(tmp_path, "sgd", seed=seed, final=0.8 + seed / 100, averages=("ema0.9", "ema0.99", "tail"))
+        make_run(tmp_path, "lookahead", seed=seed, final=0.81 + seed / 100)
+    (row,) = task(tmp_path, weights=weights).comparisons.itertuples()
+    assert row.difference == pytest.approx(difference)
+
+
 def test_the_budget_scores_the_choice_on_other_seeds(tmp_path):
     """k = 3 is best on validation, and its luck on the test split is that of one seed."""
     for seed, k in itertools.product(range(3), (3, 5)):

@@ -279,7 +279,7 @@ def test_a_diverged_run_does_not_bend_the_mean():
 
 
 def test_methods_without_slow_weights_are_shown_by_their_only_ones():
-    task = make_task(PLAIN[:1], weights="slow")
+    task = replace(make_task(PLAIN[:1]), weights="slow")
     made = figures.draw("learning_curves", task)
     assert len(made.figure.axes[0].get_lines()[0].get_xdata()) == 20
     assert "without slow weights are shown by their fast ones" in made.caption

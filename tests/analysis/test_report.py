@@ -98,6 +98,7 @@ def test_what_could_not_be_used_is_said(command):
         (["--delta", "0"], "--delta 0: must be > 0"),
         (["--smooth", "0"], "--smooth 0: must be >= 1"),
         (["--baseline", "lion"], "--baseline lion: no such method or group among these runs"),
+        (["--weights", "ema"], "--weights ema: no run was measured with such; there are fast"),
         (["--reference", "nowhere.csv"], "--reference nowhere.csv: No such file or directory"),
     ],
 )
@@ -112,6 +113,22 @@ def test_the_other_splits_and_weights(command):
     out = command("analyze.py", "--split", "validation", "--weights", "slow", "--figures", "learning_curves")[1]
     assert "validation accuracy %, slow weights" in out
     assert "71.00" in out
+
+
+@pytest.mark.slow
+def test_a_report_of_an_average(command):
+    """SGD's tail is five points above its fast weights, and begins in the middle of training, as its curve does."""
+    for seed in range(3):
+        make_run("outputs/made", "sgd", seed=seed, final=0.8 + seed / 100, averages=("ema0.9", "tail"))
+        make_run("outputs/made", "lookahead", seed=seed, final=0.8 + seed / 100 + (seed == 1) / 500)
+    out = command("analyze.py", "--weights", "tail")[1]
+    assert "no tail weights, so that the fast ones stand for them: Lookahead (SGD)" in out
+    assert "test accuracy %, ema0.9 weights" in out
+    assert "-4.93 points" in out
+    assert "test accuracy of the tail weights at the last epoch" in out
+    assert "outputs/made/analysis/tail/report.html" in out
+    page = Path("outputs/made/analysis/tail/report.html").read_text()
+    assert "test accuracy over training, tail weights" in page
 
 
 def test_tuning_seeds_are_read():

@@ -34,6 +34,18 @@ def test_the_table_has_mean_and_interval_for_each_kind_of_weights(tmp_path):
     assert shown["settings"][2] == "lr=0.1 k=5 α=0.5 s=5 h=0.5 pullback=none"
 
 
+def test_the_table_has_a_column_for_each_average_that_a_run_kept(tmp_path):
+    for seed, final in enumerate((0.80, 0.81, 0.82)):
+        make_run(tmp_path, "sgd", seed=seed, final=final, averages=("ema0.9", "ema0.99", "tail"))
+        make_run(tmp_path, "lookahead", seed=seed, final=final)
+    shown = tables.readable(results(tmp_path)).set_index("method").drop(columns=["settings", "n"])
+    assert [column.removeprefix("test accuracy %, ") for column in shown] == [
+        f"{kind} weights" for kind in ("fast", "slow", "ema0.9", "ema0.99", "tail")
+    ]
+    assert shown.loc["SGD"].tolist() == ["81.00 ± 2.48", "–", *(f"{end}.00 ± 2.48" for end in (83, 84, 86))]
+    assert shown.loc["Lookahead (SGD)"].tolist() == ["81.00 ± 2.48", "82.00 ± 2.48", "–", "–", "–"]
+
+
 def test_equal_values_are_said_to_be_equal(tmp_path):
     for seed in range(3):
         make_run(tmp_path, "sgd", seed=seed, final=355 / 360)  # a value whose computed deviation is not exactly 0

@@ -244,7 +244,9 @@ def said(*overrides):
         ("dataset.split.val_fraction=-0.1", "dataset.split.val_fraction=-0.1: must be in [0, 1)"),
         ("grad_clip=0", "grad_clip=0.0: must be > 0"),
         ("checkpoint_minutes=inf", "checkpoint_minutes=inf: must be a finite number"),
-        ("evaluation.weights=slwo", "evaluation.weights=slwo: must be one of fast, slow"),
+        ("evaluation.weights=slwo", "evaluation.weights=slwo: must be one of fast, slow; ema and tail add some"),
+        ("evaluation.weights=ema", "evaluation.weights=ema: must be one of fast, slow; ema and tail add some"),
+        ("ema=abc", "ema=abc: must be in (0, 1)"),
         ("precision=fp8", "precision=fp8: must be one of auto, fp32, bf16, fp16"),
         ("model=resnet", "In 'config': Could not find 'model/resnet': available options in 'model': cnn, cnn1d"),
         ("optimizer/inner=custom", "optimizer.inner._target_: Missing mandatory value"),
@@ -263,6 +265,20 @@ def said(*overrides):
 )
 def test_a_mistake_has_a_line(typed, line):
     assert said(typed).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("kept", "kind"),
+    [
+        (["ema=0.9"], "ema"),
+        (["ema=[0.9,0.99]"], "ema0.99"),
+        (["tail=0.5"], "tail"),
+        (["ema=[0.9]"], "ema"),
+        ([], "slow"),
+    ],
+)
+def test_a_run_may_answer_with_any_weights_that_it_keeps(kept, kind):
+    assert resolved(*kept, f"evaluation.weights={kind}").evaluation.weights == kind
 
 
 @pytest.mark.parametrize(

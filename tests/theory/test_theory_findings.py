@@ -5,7 +5,7 @@ import pytest
 
 from nested_lookahead import theory
 from nested_lookahead.theory import findings
-from nested_lookahead.theory.rivals import RIVALS, risk_at, risk_by_impulses
+from nested_lookahead.theory.rivals import RIVALS, WITH_MOMENTUM, risk_at, risk_by_impulses
 from nested_lookahead.theory.slow_momentum import SlowLayer
 from nested_lookahead.theory.tuning import Problem, tune
 
@@ -85,6 +85,41 @@ def test_rivals(name, steps, risk):
     assert found.certified
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "momentum", "risk"),
+    [
+        ("SGD, linear decay", 0.9, 1.447016),
+        ("Lookahead", None, 1.276169),
+        ("nested", 0.9, 1.288283),
+        ("EMA of the iterates", 0.9, 1.308179),
+        ("tail average", None, 1.268954),
+    ],
+)
+def test_rivals_with_momentum(name, momentum, risk):
+    found = WITH_MOMENTUM[name](Problem.power_law(), 100, momentum)
+    assert found.risk == pytest.approx(risk, abs=1e-6)
+    assert found.certified
+
+
+@pytest.mark.parametrize("coordinates", [1, 2, 8, 9, 31, 100, 1000])
+@pytest.mark.parametrize("start_power", [0.0, 1.0])
+def test_a_thinned_spectrum_has_the_same_risks(coordinates, start_power):
+    """Where the search goes: from a lone step to the steady state, and up to the bounds of stability."""
+    problem = Problem.power_law(coordinates, start_power=start_power)
+    thinned = problem.thinned()
+    assert len(thinned.curvature) <= min(coordinates, 8 * coordinates.bit_length())
+    for lr, layers, momentum in (
+        (0.5, [SlowLayer(5, 0.5), SlowLayer(2, 0.5, 0.5)], 0.0),
+        (1.9, [SlowLayer(2, 0.9, 0.9)], 0.0),
+        (1.3, [SlowLayer(5, 0.05)], 0.9),
+        (0.3, [SlowLayer(5, 0.006)], 0.997),
+    ):
+        for steps in (1, 10, 137, 10_000):
+            whole = risk_at(problem, steps, lr, layers, momentum)
+            assert risk_at(thinned, steps, lr, layers, momentum) == pytest.approx(whole, rel=1e-7)
+
+
 def test_a_tuned_risk_is_what_the_impulses_give():
     problem = Problem.power_law(100)
     layers = [SlowLayer(5, 0.71), SlowLayer(2, 0.26, 0.68)]
@@ -96,4 +131,3 @@ def test_minima_that_a_coarser_search_had_missed():
     problem = Problem.power_law()
     assert tune(problem, 1000, (10, 5, 4)).risk == pytest.approx(0.5983146025, abs=1e-9)
     assert tune(problem, 10, (10,), decay="linear").risk == pytest.approx(2.39574978, abs=1e-7)
-    assert tune(problem, 1000, (4, 10), 0.9).risk == pytest.approx(0.4730075, abs=1e-6)

@@ -24,6 +24,7 @@ def test_they_are_what_they_say():
     made = averages_of([param], [0.5, 0.75], 0.4, steps=10)
     assert list(made) == ["ema0.5", "ema0.75", "tail"]
     assert list(averages_of([param], [0.9], None, 10)) == ["ema"]
+    assert list(averages_of([param], [0.9999999, 0.9999998], None, 10)) == ["ema0.9999999", "ema0.9999998"]
     xs, half, quarter = [], 1.0, 1.0
     for step in range(1, 11):
         with torch.no_grad():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from nested_lookahead.analysis import leads
+from nested_lookahead.analysis.arms import SHIPPED
 from nested_lookahead.analysis.run_rows import REFERENCE
 from nested_lookahead.analysis.task import Task
 
@@ -52,6 +53,9 @@ def check(task: Task) -> list[Finding]:
         found.append(Finding("warning", text))
     if missing := _missing_cells(task):
         found.append(Finding("warning", missing))
+    if lacking := _without_such_weights(task):
+        text = f"no {task.weights} weights, so that the fast ones stand for them: {', '.join(lacking)}"
+        found.append(Finding("warning", text))
     if (tried := _chosen_on_these_seeds(task)) is not None:
         found.append(Finding("warning", tried))
     return [*found, *(Finding("note", text) for text in leads.not_compared(task))]
@@ -64,6 +68,15 @@ def check_study(tasks: Sequence[Task]) -> list[Finding]:
         names = "; ".join(task.name for task in tasks)
         found.append(Finding("note", f"{len(tasks)} tasks, never compared with each other: {names}"))
     return found
+
+
+def _without_such_weights(task: Task) -> list[str]:
+    """Methods with runs that kept no such average; slow weights are nothing that a plain optimizer could have kept."""
+    if task.weights in ("fast", "slow", SHIPPED):
+        return []
+    has = set(task.metrics.loc[task.metrics["weights"] == task.weights, "path"])
+    lacking = set(task.runs.loc[~task.runs["path"].isin(has), "group"])
+    return list(task.groups.loc[task.groups.index.isin(lacking), "label"].unique())
 
 
 def _listed(counts: pd.Series[int]) -> str:

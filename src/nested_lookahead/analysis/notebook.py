@@ -67,7 +67,7 @@ def compare(
         baseline: a method (``"sgd"``) or settings (``"k=5,alpha=0.5"``) that all others are compared with.
         family: ``"baseline"``, or ``"all"`` for all pairs.
         delta: the difference that matters, in points. These three are the study's own where they are None.
-        weights: ``"fast"``, ``"slow"``, ``"ema"`` or ``"tail"``.
+        weights: ``"fast"``, ``"slow"``, or an average that the runs kept: ``"ema"``, ``"ema0.99"``, ``"tail"``.
         split: ``"test"``, ``"validation"`` or ``"train"``.
 
     Returns:

@@ -45,7 +45,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, help="where to write (default: analysis/ in the first folder)")
     parser.add_argument(
-        "--weights", choices=("fast", "slow", "ema", "tail"), default="fast", help="weights that are compared"
+        "--weights", default="fast", help="weights that are compared: fast (default), slow, ema, ema0.99, tail, …"
     )
     parser.add_argument(
         "--split",

@@ -55,10 +55,10 @@ def write(study: Study, out: Path, request: Request) -> str:
     """
     if unknown := sorted(set(request.pictures) - set(figures.FIGURES)):
         raise UserError(f"--figures {','.join(unknown)}: must be among {', '.join(figures.FIGURES)}")
-    out = folder(out, request)
-    out.mkdir(parents=True, exist_ok=True)
     chosen = (request.weights, request.split, request.delta, request.baseline, request.tuning_seeds, request.family)
     found = list(tasks(study, *chosen))
+    out = folder(out, request)
+    out.mkdir(parents=True, exist_ok=True)
     overall = checks.check_study(found) + [checks.Finding("warning", note) for note in study.notes]
     text = [_finding(finding) for finding in overall] + [request.fixed] * bool(request.fixed)
     written, sections = _write_data(study, out), []

@@ -17,8 +17,8 @@ from nested_lookahead.runs.files import COMPLETED
 
 
 def final_results(runs: pd.DataFrame, metrics: pd.DataFrame, split: str) -> pd.DataFrame:
-    """One row per completed run, indexed by path: its metric (accuracy in %) at its last evaluation, ``fast`` and
-    ``slow``."""
+    """One row per completed run, indexed by path: its metric (accuracy in %) at its last evaluation, of each
+    kind of weights."""
     completed = runs.loc[runs["status"] == COMPLETED, "path"]
     rows = metrics[(metrics["split"] == split) & metrics["path"].isin(completed)]
     last = rows[rows["step"] == rows.groupby("path", observed=True)["step"].transform("max")]
@@ -58,11 +58,10 @@ def readable(table: pd.DataFrame, split: str = "test", metric: Metric = ACCURACY
     shown = table[["method", "settings", "n"]].astype({"n": str})
     diverged = table["diverged"] > 0
     shown.loc[diverged, "n"] += " (" + table.loc[diverged, "diverged"].astype(str) + " diverged)"
-    for weights in ("shipped", "fast", "slow", "ema", "tail"):
-        if f"{weights}_mean" in table:
-            values, half_widths = table[f"{weights}_values"], table[f"{weights}_half_width"]
-            cells = [_cell(v, h, metric.digits) for v, h in zip(values, half_widths, strict=True)]
-            shown[f"{split} {metric.name} {metric.unit}".rstrip() + f", {weights} weights"] = cells
+    for weights in [str(column).removesuffix("_mean") for column in table if str(column).endswith("_mean")]:
+        values, half_widths = table[f"{weights}_values"], table[f"{weights}_half_width"]
+        cells = [_cell(v, h, metric.digits) for v, h in zip(values, half_widths, strict=True)]
+        shown[f"{split} {metric.name} {metric.unit}".rstrip() + f", {weights} weights"] = cells
     return shown
 
 

@@ -72,8 +72,11 @@ def tasks(
         family: which comparisons there are, see `opponents.pairs`.
 
     Raises:
-        UserError: ``baseline`` names no group of any task.
+        UserError: ``baseline`` names no group of any task, or no run was measured with such weights.
     """
+    kinds = list(study.metrics["weights"].unique())
+    if not {weights, SHIPPED} & {*kinds}:
+        raise UserError(f"--weights {weights}: no run was measured with such; there are {', '.join(sorted(kinds))}")
     published = study.runs["source"] == REFERENCE
     ours = [part for _, part in study.runs[~published].groupby("task_key", sort=False)]
     theirs = [part for _, part in study.runs[published].groupby("task_key", sort=False)]

@@ -100,7 +100,7 @@ def _recipe(config: Config) -> Recipe:
         augment=_function("augment", config.augment),
         label_smoothing=config.label_smoothing,
         grad_clip=config.grad_clip,
-        ema=tuple(config.ema if isinstance(config.ema, list) else [] if config.ema is None else [config.ema]),
+        ema=config.decays(),
         tail=config.tail,
     )
 

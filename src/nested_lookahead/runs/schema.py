@@ -27,6 +27,7 @@ from nested_lookahead.settings import (
     check_range,
     check_ranges,
     check_values,
+    ema_names,
     within,
 )
 from nested_lookahead.signatures import signature_of
@@ -110,6 +111,10 @@ class Config:
     trust: list[str] = MISSING
     checkpoint_minutes: float = within(">= 0")
 
+    def decays(self) -> tuple[float, ...]:
+        """Of the exponential averages: none, one or several."""
+        return tuple(self.ema if isinstance(self.ema, list) else [] if self.ema is None else [self.ema])
+
     def plain(self) -> dict[str, Any]:
         """Nested dictionaries of plain values, as a run directory's config.yaml has them."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -158,6 +163,10 @@ def resolve(cfg: DictConfig) -> Config:
     }
     config = Config(**values | chosen)
     config.param_groups = _param_groups(config)
+    kinds = ["fast", "slow", *ema_names(config.decays()), *(["tail"] if config.tail is not None else [])]
+    check_range(
+        "evaluation.weights", config.evaluation.weights, f"one of {', '.join(kinds)}", "; ema and tail add some"
+    )
     check_trusted(config.plain(), config.trust)
     if config.optimizer.inner is None and config.pullback != "none":
         raise UserError(

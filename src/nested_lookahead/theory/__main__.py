@@ -32,7 +32,7 @@ def parse() -> argparse.Namespace:
         "--start-power", type=float, default=0.0, metavar="P", help="squared starts curvature^-P (default: 0, all 1)"
     )
     parser.add_argument("--horizons", type=int, nargs="+", default=[10, 100, 1000, 10000], metavar="T", help="in steps")
-    parser.add_argument("--momentum", action="store_true", help="tune with momentum, too (three minutes more)")
+    parser.add_argument("--momentum", action="store_true", help="tune with momentum in SGD, too (long)")
     parser.add_argument("--rivals", action="store_true", help="tune slow momentum and averages, too (long)")
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/theory"), help="where to write (default: outputs/theory)"
@@ -52,7 +52,7 @@ def main() -> None:
     if options.coordinates < 1:
         raise UserError(f"--coordinates {options.coordinates}: must be >= 1")
     from nested_lookahead.theory import findings  # --help need not wait for scipy
-    from nested_lookahead.theory.tuning import Problem
+    from nested_lookahead.theory.tuning import Problem, periods_of
 
     began = time.perf_counter()
     problem = Problem.power_law(options.coordinates, options.power, options.noise_power, options.start_power)
@@ -65,10 +65,12 @@ def main() -> None:
         "evaluated": findings.evaluated(),
         "replica": findings.replica_table(),
     }
+    divisible = [steps for steps in horizons if periods_of(steps, 2)]
     if options.momentum:
-        tables["momentum"] = findings.momentum_table(problem, middle, watch)
+        shorter = [steps for steps in divisible if 100 <= steps <= 1000]
+        tables["momentum"] = findings.momentum_table(problem, shorter, watch)
     if options.rivals:
-        tables["rivals"] = findings.rivals_table(problem, [steps for steps in horizons if steps <= 1000], watch)
+        tables["rivals"] = findings.rivals_table(problem, divisible, watch)
     options.out.mkdir(parents=True, exist_ok=True)
     for table in tables.values():
         print(f"\n{table.text()}")

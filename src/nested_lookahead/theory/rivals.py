@@ -1,6 +1,7 @@
 """The best settings of nesting's rivals, momentum on slow weights and averages read out beside the run.
 
 Every minimum is an upper bound: the least that several starts of a local search found, with how near the second came.
+The search takes a thinned spectrum; what is told is the risk of the whole one.
 """
 
 from __future__ import annotations
@@ -8,19 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.optimize import minimize
 
 from nested_lookahead.theory import averages
 from nested_lookahead.theory.checks import Array
-from nested_lookahead.theory.moments import Moments, excess_risk
-from nested_lookahead.theory.rules import impulse_moments
+from nested_lookahead.theory.rules import impulse_moments, lookahead_rule
 from nested_lookahead.theory.slow_momentum import SlowLayer, slow_moments, slow_rule
-from nested_lookahead.theory.tuning import Problem, periods_of
+from nested_lookahead.theory.tuning import Problem, linear_decay, periods_of
+
+MOST_MOMENTUM = 0.999
 
 BEYOND = 50.0
 """The logarithm of a risk that is beyond all bounds."""
+
+Risk = Callable[[Problem, Array], float]
+"""Of a problem, at the settings in a vector."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +45,19 @@ class Minimum:
 
 
 def least(
-    risk: Callable[[Array], float],
+    problem: Problem,
+    risk: Risk,
     bounds: Sequence[tuple[float, float]],
     starts: int,
     steps: int = 200,
     more: Sequence[Sequence[float]] = (),
 ) -> Minimum:
     """From the best of many points spread evenly over the bounds (a Halton sequence), a local search each."""
+    thinned = problem.thinned()
 
-    def logarithm(u: Array) -> float:
+    def logarithm(u: Array, of: Problem = thinned) -> float:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            value = risk(u)
+            value = risk(of, u)
         return math.log(value) if 0 < value < math.exp(BEYOND) else BEYOND
 
     low, high = np.array(bounds).T
@@ -58,8 +66,8 @@ def least(
     options = {"ftol": 1e-15, "gtol": 1e-10, "maxiter": steps}
     found = [minimize(logarithm, u, method="L-BFGS-B", bounds=bounds, options=options) for u in best]
     found.sort(key=lambda one: one.fun)
-    second = found[1].fun if len(found) > 1 else math.inf
-    return Minimum(math.exp(found[0].fun), tuple(map(float, found[0].x)), math.exp(second))
+    whole = [math.exp(logarithm(one.x, problem)) for one in found[:2]]
+    return Minimum(whole[0], tuple(map(float, found[0].x)), whole[1] if len(whole) > 1 else math.inf)
 
 
 def halton(count: int, dimensions: int) -> Array:
@@ -93,32 +101,56 @@ def layers_at(u: Array, periods: Sequence[int], with_momentum: Sequence[bool]) -
 def tuned_layers(
     problem: Problem,
     steps: int,
+    momentum: float | None = 0.0,
+    *,
     with_momentum: Sequence[bool],
-    momentum: float = 0.0,
     starts: int = 5,
-    finalists: int = 6,
+    finalists: int = 4,
 ) -> Minimum:
-    """Over all periods that fit a whole number of times: a short search each, then a long one of the best few."""
-    most = math.log(2 / problem.curvature.max()) + (math.log(2) if momentum else 0)
-    bounds = [(math.log(1e-3), most)]
+    """Over all periods that fit a whole number of times: a short search each, from the best settings of the last one
+    too, as neighbours are alike; then a long one of the best few, from several starts."""
+    inner = _inner_momentum(momentum)
+    bounds = [_rates(problem, momentum)]
     bounds += [(math.log(1e-3), math.log(2) if has else 0.0) for has in with_momentum]
-    bounds += [(0.0, -math.log(0.01))] * sum(with_momentum)
+    bounds += [(0.0, -math.log(0.01))] * sum(with_momentum) + inner.bounds
 
-    def risk_of(periods: tuple[int, ...]) -> Callable[[Array], float]:
-        return lambda u: risk_at(problem, steps, math.exp(u[0]), layers_at(u[1:], periods, with_momentum), momentum)
+    def risk_of(periods: tuple[int, ...]) -> Risk:
+        def risk(problem: Problem, u: Array) -> float:
+            return risk_at(problem, steps, math.exp(u[0]), layers_at(u[1:], periods, with_momentum), inner.of(u))
 
-    every = periods_of(steps, len(with_momentum))
-    tried = {periods: least(risk_of(periods), bounds, 2, 25) for periods in every}
+        return risk
+
+    tried: dict[tuple[int, ...], Minimum] = {}
+    for periods in periods_of(steps, len(with_momentum)):
+        last = [one.settings for one in tried.values()][-1:]
+        tried[periods] = least(problem, risk_of(periods), bounds, 1, 40, more=last)
     best = sorted(tried, key=lambda periods: tried[periods].risk)[:finalists]
-    found = {periods: least(risk_of(periods), bounds, starts, more=[tried[periods].settings]) for periods in best}
+    found = {
+        periods: least(problem, risk_of(periods), bounds, starts, more=[tried[periods].settings]) for periods in best
+    }
     chosen = min(found, key=lambda periods: found[periods].risk)
     one = found[chosen]
     return Minimum(one.risk, one.settings, one.second, chosen)
 
 
+@dataclass(frozen=True)
+class _Inner:
+    """SGD's own momentum: given, or the last of the settings, as −log(1 − μ)."""
+
+    given: float | None
+    bounds: list[tuple[float, float]]
+
+    def of(self, u: Array) -> float:
+        return -math.expm1(-u[-1]) if self.given is None else self.given
+
+
+def _inner_momentum(momentum: float | None) -> _Inner:
+    return _Inner(momentum, [(0.0, -math.log(1 - MOST_MOMENTUM))] if momentum is None else [])
+
+
 def risk_at(problem: Problem, steps: int, lr: float, layers: Sequence[SlowLayer], momentum: float = 0.0) -> float:
     now = slow_moments(lr, layers, steps, problem.start, problem.curvature, problem.noise, momentum)
-    return _risk(problem, now)
+    return problem.risk_of(now)
 
 
 def risk_by_impulses(
@@ -127,70 +159,92 @@ def risk_by_impulses(
     """The same from the rule written out, impulse by impulse."""
     rule = slow_rule(layers)
     now = impulse_moments([lr] * steps, rule, problem.start, problem.curvature, problem.noise, momentum)
-    return _risk(problem, now)
+    return problem.risk_of(now)
 
 
-def _risk(problem: Problem, now: Moments) -> float:
-    return float(excess_risk(now, problem.curvature))
+def tuned_decay(problem: Problem, steps: int, momentum: float | None = 0.0, starts: int = 4) -> Minimum:
+    """SGD at a rate that falls linearly to 0; settings are the logarithm of the first."""
+    inner = _inner_momentum(momentum)
+
+    def risk(problem: Problem, u: Array) -> float:
+        given = (problem.start, problem.curvature, problem.noise, inner.of(u))
+        return problem.risk_of(impulse_moments([*math.exp(u[0]) * linear_decay(steps)], lookahead_rule(()), *given))
+
+    return least(problem, risk, [_rates(problem, momentum), *inner.bounds], starts)
 
 
-def tuned_ema(problem: Problem, steps: int, momentum: float = 0.0, starts: int = 6) -> Minimum:
+def tuned_ema(problem: Problem, steps: int, momentum: float | None = 0.0, starts: int = 6) -> Minimum:
     """Learning rate and decay; settings are their logarithms, of 1 − decay."""
-    given = (problem.start, problem.curvature, problem.noise, momentum)
+    inner = _inner_momentum(momentum)
 
-    def risk(u: Array) -> float:
-        return _risk(problem, averages.ema_moments(math.exp(u[0]), 1 - math.exp(u[1]), steps, *given))
+    def risk(problem: Problem, u: Array) -> float:
+        given = (problem.start, problem.curvature, problem.noise, inner.of(u))
+        return problem.risk_of(averages.ema_moments(math.exp(u[0]), 1 - math.exp(u[1]), steps, *given))
 
-    return least(risk, [_rates(problem, momentum), (math.log(0.01 / steps), -0.01)], starts)
+    bounds = [_rates(problem, momentum), (math.log(0.01 / steps), -0.01), *inner.bounds]
+    return least(problem, risk, bounds, starts)
 
 
-def tuned_tail(problem: Problem, steps: int, momentum: float = 0.0, starts: int = 3) -> Minimum:
+def tuned_tail(problem: Problem, steps: int, momentum: float | None = 0.0, starts: int = 3) -> Minimum:
     """Learning rate, and the share of training after which the mean begins: one of forty."""
-    given = (problem.start, problem.curvature, problem.noise, momentum)
-    found = []
+    inner = _inner_momentum(momentum)
+    bounds = [_rates(problem, momentum), *inner.bounds]
+
+    def risk_of(first: int) -> Risk:
+        def risk(problem: Problem, u: Array) -> float:
+            given = (problem.start, problem.curvature, problem.noise, inner.of(u))
+            return problem.risk_of(averages.tail_moments(math.exp(u[0]), first, steps, *given))
+
+        return risk
+
+    tried: dict[int, Minimum] = {}
     for first in sorted({share * steps // 40 for share in range(40)}):
-
-        def risk(u: Array, first: int = first) -> float:
-            return _risk(problem, averages.tail_moments(math.exp(u[0]), first, steps, *given))
-
-        one = least(risk, [_rates(problem, momentum)], starts)
-        found.append(Minimum(one.risk, (*one.settings, first / steps), one.second))
-    return min(found, key=lambda one: one.risk)
+        last = [one.settings for one in tried.values()][-1:]
+        tried[first] = least(problem, risk_of(first), bounds, 1, 20, more=last)
+    chosen = min(tried, key=lambda first: tried[first].risk)
+    one = least(problem, risk_of(chosen), bounds, starts, more=[tried[chosen].settings])
+    return Minimum(one.risk, (*one.settings, chosen / steps), one.second)
 
 
 def tuned_polyak(problem: Problem, steps: int, starts: int = 3) -> Minimum:
     """Rates lr · ((t + 1) / T)^p at step t = 0, 1, …; settings are the logarithm of lr, and p."""
     share = np.arange(1, steps + 1) / steps
 
-    def risk(u: Array) -> float:
+    def risk(problem: Problem, u: Array) -> float:
         rates = math.exp(u[0]) * share ** u[1]
-        return _risk(problem, averages.polyak_moments(rates, problem.start, problem.curvature, problem.noise))
+        return problem.risk_of(averages.polyak_moments(rates, problem.start, problem.curvature, problem.noise))
 
-    return least(risk, [(-2.0, math.log(4 / problem.curvature.max())), (0.0, 1.0)], starts)
+    return least(problem, risk, [(-2.0, math.log(4 / problem.curvature.max())), (0.0, 1.0)], starts)
 
 
 def tuned_schedule_free(problem: Problem, steps: int, starts: int = 3) -> Minimum:
     """Learning rate (its logarithm) and beta."""
-    given = (problem.start, problem.curvature, problem.noise)
 
-    def risk(u: Array) -> float:
-        return _risk(problem, averages.schedule_free_moments(math.exp(u[0]), u[1], steps, *given))
+    def risk(problem: Problem, u: Array) -> float:
+        given = (problem.start, problem.curvature, problem.noise)
+        return problem.risk_of(averages.schedule_free_moments(math.exp(u[0]), u[1], steps, *given))
 
-    return least(risk, [(-3.0, math.log(8 / problem.curvature.max())), (0.0, 1.0)], starts)
-
-
-def _rates(problem: Problem, momentum: float) -> tuple[float, float]:
-    most = 2 / problem.curvature.max() * (1 + momentum)
-    return (math.log(1e-3), math.log(most))
+    return least(problem, risk, [(-3.0, math.log(8 / problem.curvature.max())), (0.0, 1.0)], starts)
 
 
-RIVALS: dict[str, Callable[[Problem, int], Minimum]] = {
-    "Lookahead": lambda problem, steps: tuned_layers(problem, steps, (False,)),
-    "one Nesterov layer (SNOO)": lambda problem, steps: tuned_layers(problem, steps, (True,)),
-    "nested": lambda problem, steps: tuned_layers(problem, steps, (False, False)),
-    "nested, outer Nesterov": lambda problem, steps: tuned_layers(problem, steps, (False, True)),
+def _rates(problem: Problem, momentum: float | None) -> tuple[float, float]:
+    """Of the logarithm of the learning rate: up to where SGD is stable."""
+    return (math.log(1e-3), math.log(2 / problem.curvature.max() * (2 if momentum is None else 1 + momentum)))
+
+
+WITH_MOMENTUM: dict[str, Callable[[Problem, int, float | None], Minimum]] = {
+    "SGD, linear decay": tuned_decay,
+    "Lookahead": partial(tuned_layers, with_momentum=(False,)),
+    "one Nesterov layer (SNOO)": partial(tuned_layers, with_momentum=(True,)),
+    "nested": partial(tuned_layers, with_momentum=(False, False)),
+    "nested, outer Nesterov": partial(tuned_layers, with_momentum=(False, True)),
     "EMA of the iterates": tuned_ema,
     "tail average": tuned_tail,
+}
+"""SGD in each of them has momentum: a number, or tuned where it is None."""
+
+RIVALS: dict[str, Callable[[Problem, int], Minimum]] = {
+    **{name: partial(tuner, momentum=0.0) for name, tuner in WITH_MOMENTUM.items() if "decay" not in name},  # type: ignore[call-arg]
     "Schedule-Free SGD": tuned_schedule_free,
     "Polyak average, rate γ ((t + 1) / T)^p": tuned_polyak,
 }

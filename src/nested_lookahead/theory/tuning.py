@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.polynomial.chebyshev import chebvander
 from scipy.optimize import minimize
 
 from nested_lookahead.tasks.spectrum import power_law
 from nested_lookahead.theory.checks import Array, Layers
 from nested_lookahead.theory.moments import Moments, excess_risk, moments, scheduled_moments
-from nested_lookahead.theory.momentum import State, momentum_moments, transitions
 
 LEAST_ALPHA = 0.001
-MOST_MOMENTUM = 0.999
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,8 @@ class Problem:
     curvature: Array
     noise: Array
     start: Array
+    weight: Array | float = 1.0
+    """How many coordinates each one stands for, (n,) where they are not all themselves."""
 
     @classmethod
     def power_law(
@@ -35,25 +36,47 @@ class Problem:
         curvature, noise = power_law(coordinates, power, noise_power)
         return cls(curvature, noise, curvature ** (-start_power / 2))
 
-    def risk(self, lr: float, layers: Layers, steps: int, momentum: float = 0.0, decay: str = "constant") -> float:
+    def thinned(self, nodes: int = 8) -> Problem:
+        """Nearly the same risks in a tenth of the time, to search with, where a spectrum is smooth.
+
+        Of each octave of the coordinates' numbers so many are kept, with the weights of the polynomial through them.
+        """
+        count = len(self.curvature)
+        octaves = np.split(np.arange(count), [2**j - 1 for j in range(1, count.bit_length())])
+        kept, weights = [], []
+        for octave in octaves:
+            place = np.log(octave + 1)
+            x = 2 * (place - place[0]) / max(place[-1] - place[0], 1e-9) - 1
+            ideal = np.cos(np.pi * (np.arange(nodes) + 0.5) / nodes)
+            at = np.unique(np.abs(x[:, None] - ideal).argmin(axis=0)) if len(octave) > nodes else np.arange(len(octave))
+            basis = chebvander(x, len(at) - 1)
+            kept.append(octave[at])
+            weights.append(np.linalg.solve(basis[at].T, basis.sum(axis=0)))
+        at = np.concatenate(kept)
+        return Problem(self.curvature[at], self.noise[at], self.start[at], np.concatenate(weights))
+
+    def risk_of(self, now: Moments) -> float:
+        """Excess risk of moments of these coordinates."""
+        return float(excess_risk(now, self.weight * self.curvature))
+
+    def risk(self, lr: float, layers: Layers, steps: int, decay: str = "constant") -> float:
         """Excess risk of the fast weights after so many steps; infinite where it is beyond all bounds.
 
-        ``decay``: ``constant`` or ``linear``, to 0, a learning rate of lr · (1 − t / steps) on step t = 0, 1, ….
+        ``decay``: ``constant``, or ``linear`` as `linear_decay`.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             if decay == "linear":
-                rates = lr * (1 - np.arange(steps) / steps)
+                rates = lr * linear_decay(steps)
                 now = scheduled_moments(rates, layers, self.start, 0.0, self.curvature, self.noise)
-            elif momentum:
-                stages = transitions(lr, layers, self.curvature, self.noise, momentum)
-                buffer = np.zeros_like(self.start)
-                start = State(np.stack([self.start, buffer], axis=-1), np.zeros((len(self.start), 2, 2)))
-                state = momentum_moments(stages, layers, steps, start)
-                now = Moments(state.mean[:, 0], state.covariance[:, 0, 0])
             else:
                 now = moments(lr, layers, steps, self.start, 0.0, self.curvature, self.noise)
-            risk = float(excess_risk(now, self.curvature))
+            risk = self.risk_of(now)
         return risk if math.isfinite(risk) else math.inf
+
+
+def linear_decay(steps: int) -> Array:
+    """What a learning rate that falls to 0 is a multiple of on step t = 0, 1, …: 1 − t / steps."""
+    return 1 - np.arange(steps) / steps
 
 
 @dataclass(frozen=True)
@@ -63,14 +86,12 @@ class Tuned:
     risk: float
     lr: float
     layers: tuple[tuple[int, float], ...]
-    momentum: float = 0.0
 
 
 def tune(
     problem: Problem,
     steps: int,
     periods: Sequence[int] = (),
-    momentum: float | None = 0.0,
     decay: str = "constant",
     alphas: Sequence[float] | None = None,
 ) -> Tuned:
@@ -78,41 +99,35 @@ def tune(
 
     Args:
         periods: k of each layer, innermost first.
-        momentum: μ; None tunes it, too.
         alphas: step sizes to keep; None tunes them.
     """
     most = 2 / problem.curvature.max()
     free_alphas = len(periods) if alphas is None else 0
 
-    def settings(u: Array) -> tuple[float, Layers, float]:
-        chosen = list(u[1 : 1 + free_alphas]) if alphas is None else list(alphas)
-        layers = [(k, float(alpha)) for k, alpha in zip(periods, chosen, strict=True)]
-        return math.exp(u[0]), layers, float(u[-1]) if momentum is None else momentum
+    def settings(u: Array) -> tuple[float, Layers]:
+        chosen = list(u[1:]) if alphas is None else list(alphas)
+        return math.exp(u[0]), [(k, float(alpha)) for k, alpha in zip(periods, chosen, strict=True)]
 
     def logarithm(u: Array) -> float:
-        lr, layers, mu = settings(u)
-        risk = problem.risk(lr, layers, steps, mu, decay)
+        risk = problem.risk(*settings(u), steps, decay)
         return math.log(risk) if math.isfinite(risk) else 50.0
 
-    bounds = [(math.log(1e-6 * most), math.log(most * (1 if momentum == 0 else 2)))]
-    bounds += [(LEAST_ALPHA, 1.0)] * free_alphas + ([(0.0, MOST_MOMENTUM)] if momentum is None else [])
+    bounds = [(math.log(1e-6 * most), math.log(most)), *[(LEAST_ALPHA, 1.0)] * free_alphas]
     best: tuple[float, Any] | None = None
-    for at_first in _starts(logarithm, bounds, free_alphas, momentum is None):
+    for at_first in _starts(logarithm, bounds[0], free_alphas):
         found = minimize(logarithm, at_first, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-15, "gtol": 1e-10})
         if best is None or found.fun < best[0]:
             best = (float(found.fun), found.x)
     assert best is not None
-    lr, layers, mu = settings(best[1])
-    return Tuned(problem.risk(lr, layers, steps, mu, decay), lr, tuple(layers), mu)
+    lr, layers = settings(best[1])
+    return Tuned(problem.risk(lr, layers, steps, decay), lr, tuple(layers))
 
 
-def _starts(value: Callable[[Array], float], bounds: Any, alphas: int, free_momentum: bool) -> Iterator[Array]:
-    """For each of a few step sizes and momenta, the best of a coarse grid of learning rates."""
-    rates = np.linspace(bounds[0][0], bounds[0][1] - 0.05, 25)
+def _starts(value: Callable[[Array], float], bounds: tuple[float, float], alphas: int) -> Iterator[Array]:
+    """For each of a few step sizes, the best of a coarse grid of learning rates."""
+    rates = np.linspace(bounds[0], bounds[1] - 0.05, 25)
     for alpha in (0.05, 0.3, 0.7) if alphas else (1.0,):
-        for momentum in ([0.5], [0.99]) if free_momentum else ([],):
-            tried = [np.array([rate, *[alpha] * alphas, *momentum]) for rate in rates]
-            yield min(tried, key=value)
+        yield min((np.array([rate, *[alpha] * alphas]) for rate in rates), key=value)
 
 
 def divisors(number: int) -> list[int]:

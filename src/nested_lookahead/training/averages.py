@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
+from nested_lookahead.settings import ema_names
+
 
 class Average:
     """A copy of a model's parameters that follows them, in place.
@@ -83,9 +85,8 @@ def own_average(optimizer: Any) -> Iterator[None]:
 def averages_of(
     params: Sequence[nn.Parameter], decays: Sequence[float], tail: float | None, steps: int
 ) -> dict[str, Average]:
-    """By the name of their kind of weights: ``ema``, or ``ema0.99`` and so on of several decays, and ``tail``."""
-    names = [f"ema{decay:g}" if len(decays) > 1 else "ema" for decay in decays]
-    made = {name: Average(params, decay) for name, decay in zip(names, decays, strict=True)}
+    """By the name of their kind of weights."""
+    made = {name: Average(params, decay) for name, decay in zip(ema_names(decays), decays, strict=True)}
     if tail is not None:
         made["tail"] = Average(params, first=int(tail * steps))
     return made
