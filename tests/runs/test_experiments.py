@@ -18,6 +18,8 @@ from nested_lookahead.settings import Evaluation
 from nested_lookahead.tasks import language
 from nested_lookahead.training.fit import evaluate
 
+schema.register()  # whichever test comes first
+
 RUNS = {
     "demo": 2,
     "cifar10": 18,
@@ -38,8 +40,22 @@ RUNS = {
 }
 
 
+FAIR = {"fair": 48, **{f"answer/{path.stem}": 336 for path in (ROOT / "conf/experiment/answer").glob("*.yaml")}}
+"""Fair sweeps, with the runs of their first stage."""
+
+
 def test_all_presets_are_tried():
-    assert {path.stem for path in (ROOT / "conf/experiment").glob("*.yaml")} == set(RUNS)
+    there = (ROOT / "conf/experiment").rglob("*.yaml")
+    assert {str(path.relative_to(ROOT / "conf/experiment").with_suffix("")) for path in there} == {*RUNS, *FAIR}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", FAIR)
+def test_a_fair_sweep_lists_its_first_stage(command, experiment):
+    """Every arm's settings are resolved, which a mistyped key or an impossible range would not be."""
+    status, out, err = command("train.py", f"experiment={experiment}", "hydra/launcher=list", "-m")
+    assert (status, err) == (0, "")
+    assert f"{FAIR[experiment]} runs, {FAIR[experiment]} directories; nothing was trained" in out
 
 
 def listing(command, experiment, *arguments):
