@@ -1,6 +1,7 @@
 """Faults by the hundred: what becomes of a sweep that is killed, whose files fail, or that is given nonsense.
 
     python benchmarks/faults.py --kills 100          # SIGKILL at random moments, to the whole process group
+    python benchmarks/faults.py --kills 20 --fair    # of a fair sweep: the choice, too, must be the same
     python benchmarks/faults.py --points 1           # each file operation of a sweep fails once, in seven ways
     python benchmarks/faults.py --fuzz 1000          # malformed command lines, files and run directories
 
@@ -29,7 +30,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from nested_lookahead.runs import files
+from nested_lookahead.runs import fair, files
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # what fails and how is shared with the tests
@@ -45,8 +46,21 @@ SETTINGS = ["-m", "optimizer=sgd,nested_lookahead", "model.width=4", "epochs=150
 SETTINGS += ["checkpoint_minutes=0.005", "progress=false"]
 
 
-def command(folder: Path, seeds: str) -> list[str]:
-    return [sys.executable, str(TRAIN), *SETTINGS, f"seed={seeds}", f"output_dir={folder}"]
+FAIR = ["experiment=fair", "hydra.sweeper.trials=4", "hydra.sweeper.final_seeds='range(3)'", "device=cpu"]
+FAIR += ["checkpoint_minutes=0.005", "progress=false"]
+
+
+def command(folder: Path, number: int, is_fair: bool) -> list[str]:
+    """Of the so many-th sweep."""
+    own = (
+        [*FAIR, f"hydra.sweeper.sobol_seed={number}"] if is_fair else [*SETTINGS, f"seed={2 * number},{2 * number + 1}"]
+    )
+    return [sys.executable, str(TRAIN), *own, f"output_dir={folder}"]
+
+
+def choices(folder: Path) -> list[str]:
+    """What fair sweeps below the folder have written of their choices."""
+    return [path.read_text() for path in sorted(folder.rglob(fair.FILE))]
 
 
 def metrics(folder: Path) -> dict[Path, list[dict[str, str]]]:
@@ -74,14 +88,16 @@ def moment(folder: Path, began: float) -> str:
     return "training or evaluating"
 
 
-def kill_until_done(folder: Path, seeds: str, kills: int, rng: random.Random, bar: Any) -> tuple[int, Counter[str]]:
+def kill_until_done(
+    typed: list[str], folder: Path, kills: int, rng: random.Random, bar: Any
+) -> tuple[int, Counter[str]]:
     """Kill and retype one sweep until it is done or has been killed so often."""
     moments: Counter[str] = Counter()
     longest, count = 8.0, 0
     while True:
         began = time.time()
         with open(os.devnull, "w") as null:
-            process = subprocess.Popen(command(folder, seeds), stdout=null, stderr=null, start_new_session=True)
+            process = subprocess.Popen(typed, stdout=null, stderr=null, start_new_session=True)
         try:
             status = process.wait(rng.uniform(0, longest) if count < kills else None)
         except subprocess.TimeoutExpired:
@@ -96,23 +112,24 @@ def kill_until_done(folder: Path, seeds: str, kills: int, rng: random.Random, ba
         return count, moments
 
 
-def kill(kills: int, seed: int) -> None:
+def kill(kills: int, seed: int, is_fair: bool) -> None:
     rng = random.Random(seed)
     total, moments, resumed, runs, rows, wrong = 0, Counter[str](), 0, 0, 0, []
     with tempfile.TemporaryDirectory() as temporary, tqdm(total=kills, unit="kill") as bar:
         sweep = 0
         while total < kills:
-            seeds = f"{2 * sweep},{2 * sweep + 1}"
             disturbed, undisturbed = Path(temporary) / f"{sweep}", Path(temporary) / f"{sweep}-undisturbed"
-            count, at = kill_until_done(disturbed, seeds, kills - total, rng, bar)
-            subprocess.run(command(undisturbed, seeds), check=True, stdout=subprocess.DEVNULL)
+            count, at = kill_until_done(command(disturbed, sweep, is_fair), disturbed, kills - total, rng, bar)
+            subprocess.run(command(undisturbed, sweep, is_fair), check=True, stdout=subprocess.DEVNULL)
             ours, theirs = metrics(disturbed), metrics(undisturbed)
             wrong += [path for path in theirs if ours.get(path) != theirs[path]]
+            if choices(disturbed) != choices(undisturbed) or is_fair != bool(choices(disturbed)):
+                wrong.append(disturbed / fair.FILE)
             logs = [(disturbed / path / files.LOG).read_text() for path in theirs]
             resumed += sum(log.count("resumed after step") for log in logs)
             runs, rows, sweep = runs + len(theirs), rows + sum(map(len, theirs.values())), sweep + 1
             total, moments = total + count, moments + at
-    print(f"{total} kills over {sweep} sweeps of 4 runs; {resumed} resumes from a checkpoint")
+    print(f"{total} kills over {sweep} sweeps; {resumed} resumes from a checkpoint")
     for name, count in moments.most_common():
         print(f"  {count:4d}  {name}")
     print(f"{runs} runs, {rows} rows: {len(wrong)} runs differ from the undisturbed ones")
@@ -182,12 +199,13 @@ def made(path: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=0, metavar="N")
+    parser.add_argument("--fair", action="store_true", help="of a fair sweep")
     parser.add_argument("--points", type=int, default=0, metavar="EVERY")
     parser.add_argument("--fuzz", type=int, default=0, metavar="N")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of kills, and of the nonsense")
     arguments = parser.parse_args()
     if arguments.kills:
-        kill(arguments.kills, arguments.seed)
+        kill(arguments.kills, arguments.seed, arguments.fair)
     if arguments.points:
         fail_at_points(arguments.points)
     if arguments.fuzz:
