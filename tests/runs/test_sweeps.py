@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import json
 import math
+import multiprocessing
 import os
 import re
 import signal
@@ -415,6 +416,7 @@ def test_runs_side_by_side_are_those_of_the_plain_launcher(tmp_path, command):
 
 
 def worker_of(run):
+    wait_for(lambda: "pid" in files.read_status(run))  # which is written after the first line of the metrics
     return files.read_status(run)["pid"]
 
 
@@ -450,22 +452,105 @@ def test_workers_that_keep_dying_end_the_sweep(tmp_path, monkeypatch):
     assert "error: worker processes died three times in a row without finishing a run (is there enough memory?)" in text
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_lets_workers_save(tmp_path, monkeypatch, command, signum, status):
+def test_a_signal_lets_workers_save(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    process = start(tmp_path, *JOBLIB, *LONG, "seed=range(3)", start_new_session=True)
+    process = start(tmp_path, *JOBLIB, *LONG, "seed=range(3)")
     wait_for(lambda: len(runs_below("outputs")) == 2 and rows_below("outputs") > 30)
-    if signum == signal.SIGINT:
-        os.killpg(process.pid, signum)  # Ctrl-C reaches every process
-    else:
-        process.send_signal(signum)
-    assert process.wait(timeout=90) == status
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 143
     assert [files.read_status(run)["status"] for run in runs_below("outputs")] == ["interrupted"] * 2
     steps = [torch.load(run / "checkpoint.pt", weights_only=True)["progress"]["step"] for run in runs_below("outputs")]
     assert any(step % 20 for step in steps)  # saved within an epoch of 20 steps, not just at its end
     text = printed(tmp_path)
     assert "3 runs: 3 unfinished" in text
     assert "Traceback" not in text
+
+
+def test_ctrl_c_reaches_idle_workers_too_and_the_other_saves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    process = start(tmp_path, *JOBLIB, *LONG, "epochs=1,400", start_new_session=True)
+    wait_for(lambda: len(list(Path("outputs").rglob("summary.json"))) == 1 and rows_below("outputs") > 60)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    assert sorted(files.read_status(run)["status"] for run in runs_below("outputs")) == ["completed", "interrupted"]
+    text = printed(tmp_path)
+    assert "2 runs: 1 completed, 1 unfinished" in text
+    assert "Traceback" not in text
+
+
+def at_work(target, *paths):
+    """A worker of this process, when it has the first of the runs in hand."""
+    worker = multiprocessing.get_context("fork").Process(target=target, args=paths)
+    worker.start()
+    wait_for(lambda: directory.lock_of(paths[0]).owner is not None)
+    return worker
+
+
+def test_a_dead_worker_is_not_waited_for(tmp_path, monkeypatch):
+    """A zombie, even: this process has not asked yet how it ended."""
+
+    def die(path):
+        with Run(path):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    worker = at_work(die, tmp_path)
+    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+    assert (tmp_path / "lock").exists()
+    monkeypatch.setattr(signals.time, "sleep", lambda _: pytest.fail("waits"))
+    with pytest.raises(Interrupted), signals.stopping_workers([tmp_path]):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_that_a_worker_begins_while_the_sweep_stops_is_ended_too(tmp_path):
+    def two(first, second):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        with Run(first):
+            signal.sigwait([signal.SIGTERM])
+            other = Run(second).__enter__()
+        signal.sigwait([signal.SIGTERM])
+        other.__exit__(None, None, None)
+
+    paths = [tmp_path / "first", tmp_path / "second"]
+    worker = at_work(two, *paths)
+    with pytest.raises(Interrupted), signals.stopping_workers(paths):
+        os.kill(os.getpid(), signal.SIGTERM)
+    worker.join(30)
+    worker.kill()
+    assert worker.exitcode == 0
+
+
+@pytest.fixture
+def handlers():
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize(("a_worker", "obeyed"), [(False, [signal.SIGTERM]), (True, [])])
+def test_a_second_signal_ends_a_process_at_once_but_no_worker(monkeypatch, a_worker, obeyed):
+    seen = []
+    signal.signal(signal.SIGTERM, lambda signum, _: seen.append(signum))
+    monkeypatch.setattr(signals, "in_worker", lambda: a_worker)
+    with signals.Signals() as received:
+        os.kill(os.getpid(), signal.SIGINT)
+        later = time.monotonic() + 2
+        monkeypatch.setattr(signals.time, "monotonic", lambda: later)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received.came
+    assert seen == obeyed
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_signal_ends_the_job_of_a_worker_and_no_idle_worker(monkeypatch):
+    monkeypatch.setattr(signals, "in_worker", lambda: True)
+    with pytest.raises(Interrupted), signals.ending_the_job_alone():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("goes on")
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        os.kill(os.getpid(), signum)
 
 
 def test_devices_are_taken_in_turn(monkeypatch):

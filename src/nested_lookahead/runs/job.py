@@ -25,7 +25,7 @@ from nested_lookahead.runs.progress import ProgressBar, closing_text, evaluation
 from nested_lookahead.runs.provenance import environment
 from nested_lookahead.runs.schema import Config, resolve
 from nested_lookahead.runs.scores import objective, scores
-from nested_lookahead.runs.signals import Signals
+from nested_lookahead.runs.signals import Signals, ending_the_job_alone
 from nested_lookahead.training.processes import Processes, first_process, under_torchrun
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def main(cfg: DictConfig) -> float:
         config = resolve(cfg)
         if settings.mode is RunMode.MULTIRUN:
             _refuse_to_tune_on_test(str(settings.sweeper.get("_target_")), config)
-        return Job(config, Path(settings.runtime.output_dir), dict(settings.runtime.choices)).run()
+        with ending_the_job_alone():
+            return Job(config, Path(settings.runtime.output_dir), dict(settings.runtime.choices)).run()
     except UserError as error:
         if HydraConfig.get().mode is RunMode.MULTIRUN and not cfg.fail_fast and not under_torchrun():
             raise

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from nested_lookahead.errors import Interrupted
 from nested_lookahead.runs import files
+from nested_lookahead.runs.directory import lock_of
+from nested_lookahead.runs.workers import in_worker
 
 
 class Signals:
     """Lets signals end a run when its state is whole: at the end of a step, when it looks here whether one `came`.
 
     In a ``with`` block, SIGINT and SIGTERM (a cluster's warning) wait to be obeyed, and SIGUSR1 and SIGUSR2 where
-    somebody listens to them. A second one, other than a repetition within a second, ends the process at once. Does
-    nothing in a thread other than the main one, where Python allows no signal handlers.
+    somebody listens to them. A second one, other than a repetition within a second, ends the process at once; not a
+    worker, which may have one from the terminal or the cluster and, whenever the sweep gets to it, one from the sweep.
+    Does nothing in a thread other than the main one, where Python allows no signal handlers.
     """
 
     def __init__(self) -> None:
@@ -44,7 +49,7 @@ class Signals:
             signal.signal(signum, handler)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
-        if self._received and time.monotonic() - self._received[0][1] > 1:
+        if self._received and time.monotonic() - self._received[0][1] > 1 and not in_worker():
             signal.signal(signum, self._before[signum])
             os.kill(os.getpid(), signum)
         self._received.append((signum, time.monotonic()))
@@ -69,6 +74,27 @@ class Signals:
 
 
 @contextmanager
+def ending_the_job_alone() -> Iterator[None]:
+    """In a worker, around a job: SIGTERM ends the job, not the process, for joblib kills all workers when one dies.
+
+    SIGINT is left to the sweep, which passes it on: a terminal sends it to every process, idle ones included.
+    """
+    if not in_worker() or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@contextmanager
 def stopping_workers(paths: Sequence[Path]) -> Iterator[None]:
     """Pass SIGINT and SIGTERM on to this process's workers, and leave when their runs are saved.
 
@@ -79,17 +105,7 @@ def stopping_workers(paths: Sequence[Path]) -> Iterator[None]:
     def stop(signum: int, frame: FrameType | None) -> None:
         for number, handler in before.items():
             signal.signal(number, handler)  # a second signal ends this process at once
-        ours: dict[Path, int] = {}
-        for path in paths:
-            status = files.read_status(path)
-            if (status.get("host"), status.get("parent")) == (socket.gethostname(), os.getpid()):
-                ours[path] = status["pid"]
-        running = {path: pid for path, pid in ours.items() if (path / files.LOCK).exists()}
-        for pid in running.values():
-            os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + 60
-        while any((path / files.LOCK).exists() for path in running) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        _stop_workers(paths)
         raise Interrupted(signum)
 
     before: dict[int, Any] = {}
@@ -103,3 +119,23 @@ def stopping_workers(paths: Sequence[Path]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _stop_workers(paths: Sequence[Path]) -> None:
+    """Tell each worker once for each of its runs, a new one that it is given meanwhile included; wait for 60 s."""
+    told: set[Path] = set()
+    deadline = time.monotonic() + 60
+    while (running := _in_hand(paths)) and time.monotonic() < deadline:
+        for path in running.keys() - told:
+            with suppress(ProcessLookupError):
+                os.kill(running[path], signal.SIGTERM)
+        told |= running.keys()
+        time.sleep(0.05)
+
+
+def _in_hand(paths: Sequence[Path]) -> dict[Path, int]:
+    """The runs that living workers of this process are at, with their process ids: a dead one leaves its lock."""
+    alive = {worker.pid for worker in multiprocessing.active_children()}  # which lets go of zombies
+    owners = {path: lock_of(path).owner for path in paths if (path / files.LOCK).exists()}
+    ours = {path: owner.pid for path, owner in owners.items() if owner and owner.hostname == socket.gethostname()}
+    return {path: pid for path, pid in ours.items() if pid in alive}
