@@ -1,6 +1,7 @@
 """Train on the noisy quadratic model with many seeds, and hold the measured risk against the exact one.
 
     python benchmarks/noisy_quadratic.py --seeds 200
+    python benchmarks/noisy_quadratic.py --seeds 200 --out outputs     # keeps the runs, and takes those that are there
 
 Runs ``train.py -m experiment=noisy_quadratic``: real data loading, training loop, optimizers and evaluation.
 """
@@ -27,14 +28,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=2, help="runs at once")
+    parser.add_argument("--out", type=Path, help="a folder to keep the runs in (default: none is kept)")
     arguments = parser.parse_args()
     losses: dict[tuple[str, str], list[float]] = {}
     settings = {}
     with tempfile.TemporaryDirectory() as temporary:
-        command = ["experiment=noisy_quadratic", f"seed=range({arguments.seeds})", f"output_dir={temporary}/runs"]
+        out = arguments.out or Path(temporary)
+        command = ["experiment=noisy_quadratic", f"seed=range({arguments.seeds})", f"output_dir={out}"]
         command += ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={arguments.jobs}"]
         subprocess.run([sys.executable, str(TRAIN), *command], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        for run in files.find_runs(Path(temporary)):
+        for run in files.find_runs(out / "noisy_quadratic"):
             summary = files.read_summary(run)
             assert summary is not None
             config = files.read_config(run)

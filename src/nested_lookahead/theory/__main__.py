@@ -65,19 +65,20 @@ def main() -> None:
         "evaluated": findings.evaluated(),
         "replica": findings.replica_table(),
     }
+    rivals: dict[tuple[str, int], float] = {}
     divisible = [steps for steps in horizons if periods_of(steps, 2)]
     if options.momentum:
         shorter = [steps for steps in divisible if 100 <= steps <= 1000]
         tables["momentum"] = findings.momentum_table(problem, shorter, watch)
     if options.rivals:
-        tables["rivals"] = findings.rivals_table(problem, divisible, watch)
+        tables["rivals"], rivals = findings.rivals_table(problem, divisible, watch)
     options.out.mkdir(parents=True, exist_ok=True)
     for table in tables.values():
         print(f"\n{table.text()}")
     text = "\n\n".join(f"## {table.title}\n\n{table.markdown()}" for table in tables.values())
     (options.out / "tables.md").write_text(f"{text}\n")
     if not options.no_figures:
-        drawn = draw(problem, chosen, middle)
+        drawn = draw(problem, chosen, rivals, middle)
         for name, figure in drawn.items():
             figure.savefig(options.out / f"{name}.png", dpi=200)
             if options.docs:
@@ -88,11 +89,11 @@ def main() -> None:
     print(f"\ntables and figures in {options.out}, {time.perf_counter() - began:.0f} s")
 
 
-def draw(problem: Any, chosen: dict[Any, Any], middle: int) -> dict[str, Any]:
+def draw(problem: Any, chosen: dict[Any, Any], rivals: dict[tuple[str, int], float], middle: int) -> dict[str, Any]:
     from nested_lookahead.theory import figures
 
     return {
-        "risk": figures.risk_against_horizon(chosen),
+        "risk": figures.risk_against_horizon(chosen, rivals),
         "frontier": figures.frontier(),
         "scales": figures.two_scales_bound(),
         "cycle": figures.along_the_cycle(),

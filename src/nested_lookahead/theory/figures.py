@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from nested_lookahead.drawing import SMALL, STYLE, grid, new_figure
 from nested_lookahead.methods import METHODS
-from nested_lookahead.theory.findings import BY_DEPTH, STANDARD, Watch, least_variance, rate_for, unwatched
+from nested_lookahead.theory.findings import BY_DEPTH, FLOOR, STANDARD, Watch, least_variance, rate_for, unwatched
 from nested_lookahead.theory.moments import cycles, moments, steady_variance
 from nested_lookahead.theory.tuning import Problem, Tuned, tune
 
@@ -27,23 +27,38 @@ COLORS = dict(
 )
 
 
-def risk_against_horizon(chosen: dict[Any, Tuned]) -> Figure:
-    """Left the risk of each tuned method, right as a share of SGD's."""
+RIVAL_LOOKS: dict[str, dict[str, Any]] = {
+    "one Nesterov layer (SNOO)": {"color": COLORS["best Lookahead"], "ls": "--"},
+    "nested, outer Nesterov": {"color": COLORS["best nested"], "ls": "--"},
+    "EMA of the iterates": {"color": "#595959", "ls": "--"},
+    "Polyak average, rate γ ((t + 1) / T)^p": {"color": "#595959", "ls": "-."},
+    FLOOR: {"color": "#595959", "ls": ":"},
+}
+"""Those that are drawn beside the methods by depth; a tail average lies between the two others."""
+
+
+def risk_against_horizon(chosen: dict[Any, Tuned], rivals: dict[tuple[str, int], float]) -> Figure:
+    """Left the risk of each tuned method, right as a share of SGD's; of rivals, too, where there are some."""
+    risks = {cell: tuned.risk for cell, tuned in chosen.items()} | rivals
+    looks = {name: {"color": color} for name, color in COLORS.items()} | RIVAL_LOOKS
     with mpl.rc_context(STYLE):
-        figure, (left, right) = new_figure(1, 2, 2.8)
-        for method, color in COLORS.items():
-            horizons = sorted(steps for name, steps in chosen if name == method)
-            risks = np.array([chosen[method, steps].risk for steps in horizons])
-            of_sgd = 100 * risks / [chosen["SGD", steps].risk for steps in horizons]
-            left.loglog(horizons, risks, color=color, marker="o", markersize=3)
-            right.semilogx(horizons, of_sgd, color=color, marker="o", markersize=3)
-            beside = horizons[-1] == max(steps for _, steps in chosen)
+        figure, (left, right) = new_figure(1, 2, 3.4 if rivals else 2.8)
+        for method, look in looks.items():
+            horizons = sorted(steps for name, steps in risks if name == method)
+            if not horizons:
+                continue
+            values = np.array([risks[method, steps] for steps in horizons])
+            of_sgd = 100 * values / [risks["SGD", steps] for steps in horizons]
+            left.loglog(horizons, values, marker="o", markersize=3, **look)
+            right.semilogx(horizons, of_sgd, marker="o", markersize=3, **look)
+            beside = horizons[-1] == max(steps for _, steps in risks)
+            name = method.removeprefix("best ").removeprefix("of ").split(", rate")[0]
             right.annotate(
-                method.removeprefix("best ").removeprefix("of "),
+                name,
                 (horizons[-1], of_sgd[-1]),
                 (6, 0) if beside else (-2, -9),
                 textcoords="offset points",
-                color=color,
+                color=look["color"],
                 va="center",
                 ha="left" if beside else "right",
                 fontsize=SMALL,

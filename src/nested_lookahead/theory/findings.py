@@ -96,16 +96,22 @@ def horizon_table(
     return Table("Everything tuned, for each horizon", header, rows), chosen
 
 
-def rivals_table(problem: Problem, horizons: Sequence[int], watch: Watch = unwatched) -> Table:
-    """Excess risk of what nesting competes with; ``≤`` where no second start came to the same."""
+FLOOR = "floor of any linear method"
+
+
+def rivals_table(
+    problem: Problem, horizons: Sequence[int], watch: Watch = unwatched
+) -> tuple[Table, dict[tuple[str, int], float]]:
+    """Excess risk of what nesting competes with; ``≤`` where no second start came to the same. And the risks alone."""
     cells = [(name, steps) for name in RIVALS for steps in horizons]
     found = {cell: RIVALS[cell[0]](problem, cell[1]) for cell in watch(cells, "rivals")}
     rows = []
     for name in RIVALS:
         rows.append((name, *(_shown(found[name, steps]) for steps in horizons)))
-    floors = [floor(steps, problem.start, problem.curvature, problem.noise) for steps in horizons]
-    rows.append(("floor of any linear method", *(f"{value:.6f}" for value in floors)))
-    return Table("Rivals", ("excess risk", *(f"T = {steps}" for steps in horizons)), rows)
+    risks = {cell: one.risk for cell, one in found.items()}
+    risks |= {(FLOOR, steps): floor(steps, problem.start, problem.curvature, problem.noise) for steps in horizons}
+    rows.append((FLOOR, *(f"{risks[FLOOR, steps]:.6f}" for steps in horizons)))
+    return Table("Rivals", ("excess risk", *(f"T = {steps}" for steps in horizons)), rows), risks
 
 
 def least_variance(rate: float, depth: int) -> float:
