@@ -28,7 +28,7 @@ def make_config(optimizer="nested_lookahead", seed=0, epochs=10, inner="sgd", mo
     return config
 
 
-LEAD = {"fast": 0, "slow": 0.01, "ema0.9": 0.02, "ema0.99": 0.03, "tail": 0.05}
+LEAD = {"fast": 0, "slow": 0.01, "ema": 0.02, "ema0.9": 0.02, "ema0.99": 0.03, "tail": 0.05}
 """By kind of weights: how much higher than the fast ones."""
 
 

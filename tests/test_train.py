@@ -73,6 +73,7 @@ def test_the_same_command_twice_gives_the_same_metrics(command):
     assert first.relative_to("first") == second.relative_to("second")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_compiled_runs_compute_the_same_and_count_compiling_apart(command):
     for folder in ("eager", "compiled"):
@@ -295,6 +296,7 @@ def test_a_mistake_ends_in_one_line_before_anything_is_trained(command, typed, s
     assert not list(Path().rglob("seed=*"))
 
 
+@pytest.mark.slow
 def test_a_mistake_in_a_process_of_its_own(tmp_path):
     """Nothing else is printed by the interpreter, and HYDRA_FULL_ERROR=1 brings the traceback back."""
     script = [sys.executable, ROOT / "train.py", "optimizer.k=0"]
@@ -708,6 +710,7 @@ def test_an_error_while_a_run_is_prepared_deletes_nothing(command, monkeypatch, 
     assert "resumed after step 8" in command("train.py", *SHORT)[1]
 
 
+@pytest.mark.slow
 def test_nobody_reading_along_ends_no_run(tmp_path):
     script = f"{sys.executable} {ROOT / 'train.py'} {' '.join(QUICK)} threads=1 | head -1"
     done = subprocess.run(script, shell=True, cwd=tmp_path, capture_output=True, text=True)
@@ -731,6 +734,7 @@ def test_the_only_data_to_choose_by_are_said(command):
     job._refuse_to_tune_on_test("hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", compose(*QUICK))
 
 
+@pytest.mark.slow
 def test_a_killed_process_resumes(tmp_path, command, monkeypatch):
     """SIGKILL, at a moment that no code can prepare for."""
     monkeypatch.chdir(tmp_path)

@@ -69,6 +69,7 @@ def test_mistakes_in_settings_of_ones_own_end_in_one_line(page):
     assert not Path("outputs").exists()
 
 
+@pytest.mark.slow
 def test_a_number_to_predict_and_its_report(page):
     said = page("diabetes")
     assert re.search(r"\ntest mean absolute error  \d\d\.\d \(fast weights\)", said)

@@ -73,6 +73,7 @@ def test_the_shim_counts_and_fails(tmp_path, reference):
     assert launch(tmp_path / "beyond", jobs_alone, operations + 1, "SIGKILL")().status == 0
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_a_checkpoint_goes_unnoticed(tmp_path):
     path, copy = tmp_path / "checkpoint.pt", tmp_path / "copy.pt"
     state = {"model": {"x": torch.arange(2.0)}, "progress": {"step": 3}}

@@ -127,6 +127,7 @@ def test_a_process_that_was_taken_for_dead_writes_nothing_more(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_second_process_leaves_a_run_alone_and_says_which(tmp_path, command):
     process = start(tmp_path, *LONG)
     wait_for(lambda: rows_below("outputs") > 10)
@@ -139,6 +140,7 @@ def test_a_second_process_leaves_a_run_alone_and_says_which(tmp_path, command):
     assert metrics_below("outputs") == metrics_below("undisturbed")
 
 
+@pytest.mark.slow
 def test_two_launches_of_a_sweep_share_the_work(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     sweep = ("-m", *LONG[:2], "epochs=8", "threads=1", "seed=range(6)")
@@ -153,6 +155,7 @@ def test_two_launches_of_a_sweep_share_the_work(tmp_path, monkeypatch, command):
     assert metrics_below("outputs") == metrics_below("undisturbed")
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_over_a_run_that_was_given_up_elsewhere(tmp_path, monkeypatch):
     """It waits for it, having done the others, and goes on when its process is killed."""
     monkeypatch.chdir(tmp_path)
@@ -177,6 +180,7 @@ def test_a_sweep_takes_over_a_run_that_was_given_up_elsewhere(tmp_path, monkeypa
     assert files.read_status(run)["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_sweep_waits_for_what_is_in_progress_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     single = start(tmp_path, *LONG, "seed=0")
@@ -293,6 +297,7 @@ def test_progress_of_a_sweep():
     assert str(progress) == "4/4 runs, best 75.00% (seed=1)"
 
 
+@pytest.mark.slow
 def test_lines_where_there_is_no_terminal(command):
     status, out, _ = command("train.py", "-m", *LONG, "optimizer.k=3,5", "epochs=90", "evaluation.every=30")
     assert status == 0
@@ -301,6 +306,7 @@ def test_lines_where_there_is_no_terminal(command):
         assert "sweep" not in (run / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_two_bars_in_a_terminal(tmp_path):
     text = seen_in_a_terminal(["-m", *LONG, "optimizer.k=3,5", "epochs=90", "evaluation.every=30"], tmp_path)
     assert re.search(r"sweep: +50%.* 1/2 .*best 9\d\.\d\d% \(optimizer\.k=3\)", text)
@@ -400,6 +406,7 @@ def test_a_run_leaves_its_memory_to_the_next(command, monkeypatch):
 JOBLIB = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_are_those_of_the_plain_launcher(tmp_path, command):
     # Of the default number of threads, which side by side is the cores' share.
     plain = [argument for argument in SHORT if argument != "threads=1"]
@@ -420,6 +427,7 @@ def worker_of(run):
     return files.read_status(run)["pid"]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_does_not_lose_the_sweep(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     process = start(tmp_path, *JOBLIB, *LONG, "seed=range(3)")
@@ -433,6 +441,7 @@ def test_a_killed_worker_does_not_lose_the_sweep(tmp_path, monkeypatch, command)
     assert metrics_below("outputs") == metrics_below("plain")
 
 
+@pytest.mark.slow
 def test_workers_that_keep_dying_end_the_sweep(tmp_path, monkeypatch):
     """As of too little memory: no endless loop."""
     monkeypatch.chdir(tmp_path)
@@ -452,6 +461,7 @@ def test_workers_that_keep_dying_end_the_sweep(tmp_path, monkeypatch):
     assert "error: worker processes died three times in a row without finishing a run (is there enough memory?)" in text
 
 
+@pytest.mark.slow
 def test_a_signal_lets_workers_save(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     process = start(tmp_path, *JOBLIB, *LONG, "seed=range(3)")
@@ -466,6 +476,7 @@ def test_a_signal_lets_workers_save(tmp_path, monkeypatch):
     assert "Traceback" not in text
 
 
+@pytest.mark.slow
 def test_ctrl_c_reaches_idle_workers_too_and_the_other_saves(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     process = start(tmp_path, *JOBLIB, *LONG, "epochs=1,400", start_new_session=True)
@@ -597,6 +608,7 @@ def test_slurm_is_set_up_to_queue_again(command):
     assert "max_num_timeout: 100" in out
 
 
+@pytest.mark.slow
 def test_submitit_queues_a_run_again_that_has_reached_its_time_out(tmp_path, monkeypatch, command):
     """The signal that a cluster sends before it, to the process that trains."""
     monkeypatch.chdir(tmp_path)
@@ -630,6 +642,7 @@ def assert_close(folder, reference):
     torch.testing.assert_close(*[torch.tensor(table["loss"].to_numpy()) for table in (ours, theirs)], rtol=1e-4, atol=0)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path, command):
     """201 samples in batches of 41: the parts differ in size, in the last batch as in the others."""
     assert torchrun(tmp_path, *MLP).wait() == 0
@@ -646,6 +659,7 @@ def test_two_processes_train_as_one(tmp_path, command):
     assert "completed already, skipped" in printed(tmp_path)
 
 
+@pytest.mark.slow
 def test_two_processes_resume_where_they_were_stopped(tmp_path, command):
     longer = [argument for argument in MLP if "epochs" not in argument] + ["epochs=100", "evaluation.every=5"]
     process = torchrun(tmp_path, *longer)
@@ -661,6 +675,7 @@ def test_two_processes_resume_where_they_were_stopped(tmp_path, command):
     assert metrics_below("outputs") == metrics_below("undisturbed")
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_once_by_several_processes(tmp_path):
     assert torchrun(tmp_path, *MLP, "lr=-1").wait() != 0
     assert printed(tmp_path).count("error: optimizer/inner=sgd: Invalid learning rate: -1.0\n") == 1
@@ -679,6 +694,7 @@ def small_disk(tmp_path):
     return mount
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [16, 600])
 def test_a_full_disk_ends_in_one_line_and_a_run_that_goes_on(tmp_path, command, small_disk, size):
     """Where it is full at the first metrics, or at a later checkpoint; `test_faults` has all places."""

@@ -34,6 +34,7 @@ def make_trainer(seed, wrap, samples=60, batch_size=1):
     return Trainer(model, optimizer, data, batches, Recipe(epochs=1), cpu)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_measured_risk_is_the_exact_one(name):
     """200 seeds of the real training loop: |z| ≤ 3 for the mean risk, of fast and slow weights."""
@@ -81,6 +82,7 @@ def test_a_run_resumes_within_an_epoch():
     assert torch.equal(resumed.model.x, whole.model.x)
 
 
+@pytest.mark.slow
 def test_from_training_to_report(command):
     settings = ["experiment=noisy_quadratic", "seed=0,1,2", "dataset.samples=50", "epochs=2"]
     assert command("train.py", *settings)[0] == 0
