@@ -53,17 +53,19 @@ def grid(ax: Axes, axis: Any = "y") -> None:
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write PNG, SVG and PDF beside each other, the same bytes for the same figure; returns their paths.
 
-    The layout is found once and each file is drawn once; `Figure.savefig` would do both twice for each.
+    The layout is found once and each file is drawn once; `Figure.savefig` would do both twice for each. It is found at
+    the image's own resolution, for which every text has then been measured.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     paths = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg", "pdf")]
     dpi = min(STYLE["savefig.dpi"], MAX_PIXELS / max(figure.get_size_inches()))
     further: dict[str, Any] = {
-        ".png": {"pil_kwargs": {"compress_level": 4}},
+        ".png": {"pil_kwargs": {"compress_level": 1}},
         ".svg": {"metadata": {"Date": None}},
         ".pdf": {"metadata": {"CreationDate": None}},
     }
     with mpl.rc_context(STYLE):
+        figure.set_dpi(dpi)
         lay_out(figure)
     # No engine from here on, nor a new one after each file: it would lay out again, and draw everything twice.
     with mpl.rc_context(STYLE | {"figure.constrained_layout.use": False}):

@@ -478,6 +478,15 @@ def test_what_seeds_have_in_common_widens_no_interval():
     assert np.isnan(table.loc["default", "half_width"])
 
 
+def test_where_every_setting_lost_a_run_the_means_are_of_those_that_finished():
+    task = make_task(GRID, seeds=3, diverged={(i, i % 3) for i in range(9)})
+    table = figures.draw("marginals", task).table.set_index("tick")
+    final = task.final[task.final["group"].isin([f"{i:08x}" for i in range(3)])]  # k=3
+    assert table.loc["k=3", "value"] == pytest.approx(final.groupby("seed")["value"].mean().mean())
+    assert table.loc["k=3", "diverged"] == 3
+    assert table["half_width"].isna().all()  # nothing whole to pair with
+
+
 def test_anova_shares_of_a_planted_grid():
     task = make_task(GRID, seeds=2, final=lambda i, seed: 80 + i // 3)  # k alone matters
     table = figures.draw("anova", task).table
@@ -534,6 +543,29 @@ def test_line_styles_belong_to_pullbacks_and_markers_to_inner_optimizers():
     assert [found[f"{i:08x}"].linestyle for i in range(6)] == ["-", "-", "-.", "-.", "-.", "-."]
     assert [found[f"{i:08x}"].marker for i in range(6)] == ["o", "o", "D", "*", "D", "*"]
     assert len({(look.hex, look.marker) for look in found.values()}) == 6
+
+
+@pytest.mark.parametrize("name", ["forest", "seeds"])
+def test_of_more_rows_than_a_page_holds_the_best_and_the_worst_are_drawn(name):
+    worst, best = 3, 77
+    methods = [("nested_lookahead", "sgd", {"k": k}) for k in range(1, 91)]
+    task = make_task(methods, seeds=3, final=lambda i, seed: {worst: 50, best: 95}.get(i, 80 + 0.01 * i) + 0.1 * seed)
+    drawn = figures.draw(name, task)
+    rows = [text.get_text() for text in drawn.figure.axes[0].get_yticklabels()]
+    assert len(rows) == 40
+    ks = [int(re.search(r"k=(\d+)", row)[1]) for row in rows]
+    assert {worst + 1, best + 1} <= set(ks)
+    assert ks == sorted(ks)
+    assert len(drawn.table) >= 89
+    assert "the 20 best and the 20 worst" in drawn.caption
+
+
+def test_what_several_figures_ask_is_found_once_for_each_task():
+    one, other = make_task(GRID, seeds=2), make_task(GRID[:4], seeds=2)
+    assert families.results(one) is families.results(one)
+    assert families.results(other).final.shape == (4, 2)
+    assert families.results(one).final.shape == (9, 2)
+    assert families.results(replace(one, final=other.final)).final.shape == (4, 2)  # a changed task is another
 
 
 def test_any_number_of_unknown_methods_is_drawn():

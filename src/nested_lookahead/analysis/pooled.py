@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nested_lookahead.analysis.statistics import NAN, Difference, Values
+from nested_lookahead.analysis.statistics import NAN, Difference, Values, t_quantile
 
 Array = np.ndarray[Any, Any]
 
@@ -46,13 +46,11 @@ class Stratum:
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """By Student's t with Welch's and Satterthwaite's degrees of freedom; NaN without a spread or below n = 3."""
-        from scipy.stats import t
-
         if min(map(len, self.samples)) < 3 or self.variance == 0:
             return NAN, NAN
         parts = [w**2 * np.var(x, ddof=1) / len(x) for w, x in zip(self.weights, self.samples, strict=True)]
         df = sum(parts) ** 2 / sum(part**2 / (len(x) - 1) for part, x in zip(parts, self.samples, strict=True))
-        half = float(t.ppf((1 + level) / 2, df)) * math.sqrt(self.variance)
+        half = t_quantile((1 + level) / 2, df) * math.sqrt(self.variance)
         return self.mean - half, self.mean + half
 
 
@@ -96,14 +94,14 @@ def _pooled_variance(strata: Sequence[Stratum]) -> tuple[int, float]:
 
 
 def _tested(mean: float, error: float, df: float) -> Difference:
-    from scipy.stats import t
+    from scipy.special import stdtr
 
     n = int(df) + 1
     if error <= 1e-12 * max(1.0, abs(mean)) or df < 2:
         return Difference(n, None, mean, *[NAN] * 6)
     d = mean / (error * math.sqrt(n))
     return Difference(n, None, mean, mean / d if d else error * math.sqrt(n), error, df,
-                      float(2 * t.sf(abs(mean) / error, df)), d, d * (1 - 3 / (4 * df - 1)))  # fmt: skip
+                      float(2 * stdtr(df, -abs(mean) / error)), d, d * (1 - 3 / (4 * df - 1)))  # fmt: skip
 
 
 def random_effects(strata: Sequence[Stratum]) -> tuple[Difference, float]:
@@ -154,7 +152,7 @@ def heterogeneity(strata: Sequence[Stratum]) -> Heterogeneity:
     Cochran's Q takes each stratum's own variance for known, which with three runs it is not by far: of equal strata
     it calls many heterogeneous. The same sum with the pooled variance over its degrees of freedom is F distributed.
     """
-    from scipy.stats import f
+    from scipy.special import fdtrc
 
     k = len(strata)
     df, variance = _pooled_variance(strata)
@@ -165,5 +163,5 @@ def heterogeneity(strata: Sequence[Stratum]) -> Heterogeneity:
     w = 1 / v
     q = float(np.sum(w * (y - np.sum(w * y) / np.sum(w)) ** 2))
     return Heterogeneity(
-        float(f.sf(q / (k - 1), k - 1, df)), math.sqrt(reml(y, v)), max(0.0, 1 - (k - 1) / q) if q else 0
+        float(fdtrc(k - 1, df, q / (k - 1))), math.sqrt(reml(y, v)), max(0.0, 1 - (k - 1) / q) if q else 0
     )

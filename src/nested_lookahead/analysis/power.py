@@ -118,10 +118,10 @@ def seeds_range(delta: float, sd: float, n: int, paired: bool, alpha: float = 0.
     freedom (2n − 2 of two samples): five seeds know their spread to within a factor of five. None is below
     `LEAST`, and infinity stands for more than can be run.
     """
-    from scipy.stats import chi2
+    from scipy.special import gammaincinv
 
     df = n - 1 if paired else 2 * n - 2
-    spreads = (sd, *(sd * math.sqrt(df / chi2.ppf(q, df)) for q in (0.975, 0.025)))
+    spreads = (sd, *(sd * math.sqrt(0.5 * df / gammaincinv(0.5 * df, q)) for q in (0.975, 0.025)))
     return tuple(_needed(delta / spread, paired, alpha) for spread in spreads)  # type: ignore[return-value]
 
 

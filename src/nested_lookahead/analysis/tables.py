@@ -34,9 +34,11 @@ def results(runs: pd.DataFrame, metrics: pd.DataFrame, split: str = "test") -> p
     groups = in_order(runs.drop_duplicates("group").set_index("group"))
     shown = settings(groups, always=True)
     rows = []
+    finals = [(weights, final[weights].dropna().to_dict()) for weights in final.columns]
+    by_group = dict(iter(runs[["group", "path", "status"]].groupby("group", sort=False)))
     for group in groups.index:
         first: Any = groups.loc[group]
-        members = runs[runs["group"] == group]
+        members = by_group[group]
         row: dict[str, Any] = {
             "group": group,
             "method": method_name(first["method"], first["inner"], first["source"]),
@@ -44,8 +46,8 @@ def results(runs: pd.DataFrame, metrics: pd.DataFrame, split: str = "test") -> p
             "n": len(members),
             "diverged": int((members["status"] != COMPLETED).sum()),
         }
-        for weights in final.columns:
-            values = final[weights].reindex(members["path"]).dropna().tolist()
+        for weights, known in finals:
+            values = [known[path] for path in members["path"] if path in known]
             row[f"{weights}_values"] = values
             row[f"{weights}_mean"] = sum(values) / len(values) if values else None
             row[f"{weights}_half_width"] = t_half_width(values)

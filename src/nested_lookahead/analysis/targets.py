@@ -77,14 +77,14 @@ def above(values: Values, value: float) -> tuple[float, str]:
     ``t``: of the mean; where a run diverged (NaN) ``signs``: of the median, by the binomial test, as a diverged run is
     below any value. NaN for fewer than three.
     """
-    from scipy.stats import binom
+    from scipy.special import bdtr
 
     v = np.asarray(values, dtype=float)
     if len(v) < 3:
         return NAN, ""
     if np.isnan(v).any():
         hits, n = int((v > value).sum()), int((v != value).sum())
-        return float(binom.sf(hits - 1, n, 0.5)), "signs"
+        return float(bdtr(n - hits, n, 0.5)), "signs"
     return statistics.paired(v - value).p_above(0.0), "t"
 
 
@@ -117,25 +117,28 @@ def speeds(task: Task, target: float) -> pd.DataFrame:
     """A row per comparison of ours: how many of the ``n`` common seeds ``reached`` the target (of the baseline,
     ``baseline_reached``), the ratio of steps with its interval, p and Holm's p, and that of seconds, which is NaN where
     the two were not made on the same device. ``verdict``: faster, slower, or unresolved."""
-    found = {str(group): part.set_index("seed") for group, part in times(task, target).groupby("group")}
+    found = {
+        str(group): {row[0]: row[1:] for row in part[["seed", "step", "seconds"]].itertuples(index=False, name=None)}
+        for group, part in times(task, target).groupby("group")
+    }
     devices = dict(task.runs.groupby("group")["device_name"].agg(lambda names: "; ".join(sorted(set(map(str, names))))))
     rows = []
     for row in task.comparisons.itertuples():
         if not row.paired:
             continue
         group, baseline = str(row.group), str(row.baseline)
-        seeds = found[group].index.intersection(found[baseline].index)
-        ours, theirs = found[group].loc[seeds], found[baseline].loc[seeds]
-        steps = time_ratio(ours["step"].to_numpy(), theirs["step"].to_numpy())
+        seeds = [seed for seed in found[group] if seed in found[baseline]]
+        ours, theirs = (np.array([found[of][seed] for seed in seeds]).reshape(-1, 2).T for of in (group, baseline))
+        steps = time_ratio(ours[0], theirs[0])
         alike = devices[group] == devices[baseline]
-        seconds = time_ratio(ours["seconds"].to_numpy(), theirs["seconds"].to_numpy()) if alike else NO_RATIO
+        seconds = time_ratio(ours[1], theirs[1]) if alike else NO_RATIO
         rows.append(
             {
                 key: getattr(row, key)
                 for key in ("group", "label", "shown", "baseline", "baseline_label", "baseline_shown")
             }
-            | {"n": len(seeds), "reached": int(np.isfinite(ours["step"]).sum())}
-            | {"baseline_reached": int(np.isfinite(theirs["step"]).sum())}
+            | {"n": len(seeds), "reached": int(np.isfinite(ours[0]).sum())}
+            | {"baseline_reached": int(np.isfinite(theirs[0]).sum())}
             | {
                 "steps": steps.ratio,
                 "steps_low": steps.low,

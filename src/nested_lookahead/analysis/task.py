@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import pandas as pd
 
@@ -18,6 +20,24 @@ from nested_lookahead.analysis.run_rows import REFERENCE, metric_of
 from nested_lookahead.errors import UserError
 from nested_lookahead.metric import ACCURACY, Metric
 from nested_lookahead.runs.files import COMPLETED
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def once(function: Callable[P, R]) -> Callable[P, R]:
+    """Keep what a function found of a task, its first argument, as long as the task lives: several figures ask for it,
+    and none changes it."""
+
+    @wraps(function)
+    def kept(*args: P.args, **kwargs: P.kwargs) -> R:
+        found: dict[Any, Any] = vars(args[0]).setdefault("_found", {})
+        key = function, args[1:], tuple(kwargs.items())
+        if key not in found:
+            found[key] = function(*args, **kwargs)
+        return found[key]  # type: ignore[no-any-return]
+
+    return kept
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pandas as pd
 from nested_lookahead.analysis.budget import best_setting
 from nested_lookahead.analysis.differences import compare
 from nested_lookahead.analysis.run_rows import REFERENCE
-from nested_lookahead.analysis.task import Task
+from nested_lookahead.analysis.task import Task, once
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Tuned:
     how: str
 
 
+@once
 def tuned(task: Task) -> Tuned | None:
     """None where no method that is compared has several settings, or two methods have no fresh seed in common.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,20 +14,14 @@ from matplotlib.ticker import MaxNLocator
 from nested_lookahead.analysis.budget import counted_by_seed
 from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish
 from nested_lookahead.analysis.figures.looks import Look, looks, mix, our_groups
-from nested_lookahead.analysis.figures.names import Name, named_lines, row_height, row_labels, tag
+from nested_lookahead.analysis.figures.names import Name, extremes, named_lines, row_height, row_labels, tag
 from nested_lookahead.analysis.sentences import bound, signed
 from nested_lookahead.analysis.statistics import expected_best as expected_best_of
+from nested_lookahead.analysis.task import Task, once
 from nested_lookahead.analysis.tuned import tuned as tuned_of
 from nested_lookahead.drawing import SMALL, grid, new_figure
 from nested_lookahead.metric import ACCURACY, Metric
 from nested_lookahead.runs.files import COMPLETED
-
-if TYPE_CHECKING:
-    from nested_lookahead.analysis.task import Task
-
-
-MAX_ROWS = 60
-"""Of one figure; the table has them all."""
 
 
 def forest(task: Task, options: Options) -> Drawn | None:
@@ -54,7 +48,7 @@ def tuned(task: Task, options: Options) -> Drawn | None:
 def _forest(
     task: Task, whole: pd.DataFrame, final: pd.DataFrame, styles: dict[str, Look], title: str, caption: str
 ) -> Drawn:
-    table = whole.head(MAX_ROWS)
+    table, more = extremes(whole, task.metric.sign * whole["difference"], "comparisons")
     labels = [
         f"{row['label']} {row['shown']}".strip()
         + f"\n− {row['baseline_label']} {row['baseline_shown']}".rstrip()
@@ -72,8 +66,7 @@ def _forest(
     )
     if table["diverged"].any():
         caption += " × at the left: seeds on which the method diverged, at the right, its baseline; ranks decide there."
-    if len(whole) > len(table):
-        caption += f" The first {len(table)} of {len(whole)} comparisons; the table has all."
+    caption += more
     alt = [f"{row['label']} {row['shown']}".strip() + f": {_said(row, task.metric)}." for _, row in whole.iterrows()]
     return finish(
         figure, task, title, caption, [f"Differences from the baselines in {task.metric.difference}.", *alt], whole
@@ -156,6 +149,7 @@ class Tried:
     look: Look
 
 
+@once
 def tried(task: Task) -> list[Tried]:
     """By method and inner optimizer. A diverged run counts as the worst of its method's runs."""
     styles = looks(task)

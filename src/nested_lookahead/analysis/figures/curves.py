@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,9 @@ from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish
 from nested_lookahead.analysis.figures.looks import Look, looks
 from nested_lookahead.analysis.figures.names import Name, named_lines, tag
 from nested_lookahead.analysis.run_rows import REFERENCE
+from nested_lookahead.analysis.task import Task, once
 from nested_lookahead.drawing import grid, new_figure
 from nested_lookahead.runs.files import COMPLETED
-
-if TYPE_CHECKING:
-    from nested_lookahead.analysis.task import Task
 
 BANDS = "Bands: 95% t intervals over seeds (none below three); of runs with the same seeds, whose difference is surer."
 AXES = {"epoch": "epoch", "step": "optimizer step", "seconds": "seconds of training"}
@@ -27,6 +25,7 @@ MAX_POINTS = 200
 """Of a faint run; more are thinned to the least and the greatest value of each stretch."""
 
 
+@once
 def measured(task: Task) -> pd.DataFrame:
     """The rows of the task's split and weights, with each run's group; without slow weights a run has its only ones."""
     rows = task.metrics[task.metrics["split"] == task.split]
@@ -36,6 +35,7 @@ def measured(task: Task) -> pd.DataFrame:
     return rows.sort_values(["path", "epoch", "step"], kind="stable")
 
 
+@once
 def curve_table(task: Task, metric: str, x: str, smooth: int | None = None) -> pd.DataFrame:
     """Tidy rows of what is drawn: group, path, seed, completed, epoch, at (which evaluation), x, y."""
     rows = measured(task)
@@ -125,12 +125,12 @@ def means(table: pd.DataFrame, by: str = "group") -> pd.DataFrame:
 
     A mean over those still running at each epoch would jump where one diverges.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     parts = table[table["completed"]].groupby([by, "at"], sort=False)
     found = parts.agg(x=("x", "mean"), y=("y", "mean"), sd=("y", "std"), n=("y", "count")).sort_index().reset_index()
     n = found["n"].where(found["n"] >= 3).to_numpy(float)
-    return found.assign(half=t.ppf(0.975, n - 1) * found["sd"] / np.sqrt(n))
+    return found.assign(half=stdtrit(n - 1, 0.975) * found["sd"] / np.sqrt(n))
 
 
 def metric_axis(ax: Axes, metric: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,14 +16,13 @@ from nested_lookahead.analysis.figures.looks import Look, looks, our_groups
 from nested_lookahead.analysis.figures.names import tag
 from nested_lookahead.analysis.labels import PULLBACK, main_keys, setting, setting_keys, symbol
 from nested_lookahead.analysis.statistics import t_half_width
+from nested_lookahead.analysis.task import Task, once
 from nested_lookahead.drawing import SMALL
-
-if TYPE_CHECKING:
-    from nested_lookahead.analysis.task import Task
 
 PAIRS = (("k", "alpha"), ("s", "h"), ("k", "s"), ("alpha", "h"))
 PAIR_KEYS = [(f"optimizer.{x}", f"optimizer.{y}") for x, y in PAIRS]
 MAX_PANELS = 12
+Array = np.ndarray[Any, Any]
 PAIRED = (
     "Bars: 95% t intervals of that difference, paired by seed (none below three); dots: single seeds, less what their "
     "seed has in common; ×: diverged runs, in no mean."
@@ -76,6 +75,7 @@ class Family:
         ]
 
 
+@once
 def families(task: Task, by: Sequence[str] = ("label",), varying: int = 1) -> list[Family]:
     """The methods with so many varying settings or more."""
     styles = looks(task)
@@ -104,6 +104,7 @@ def grid_label(family: Family) -> str:
     return f"{family.label}\n{size}{f'; fixed: {family.fixed}' if family.fixed else ''}"
 
 
+@once
 def complete_grids(task: Task) -> tuple[list[Family], str]:
     """Each method's grid, if every combination is there; else those of its pullbacks, or their planes over a pair.
 
@@ -147,14 +148,22 @@ def is_complete(family: Family) -> bool:
 class Results:
     """Final accuracies (%), groups × seeds: NaN where a run diverged, or is not ``there``."""
 
-    final: pd.DataFrame
-    there: pd.DataFrame
+    final: Array
+    there: Array
+    places: dict[str, int]
+    """The row of each group."""
+
+    def of(self, groups: Sequence[str]) -> tuple[Array, Array]:
+        rows = [self.places[group] for group in groups]
+        return self.final[rows], self.there[rows]
 
 
+@once
 def results(task: Task) -> Results:
     values = task.final.pivot_table(index="group", columns="seed", values="value", dropna=False)
     counts = task.final.pivot_table(index="group", columns="seed", values="path", aggfunc="count", observed=True)
-    return Results(values, counts.reindex_like(values).fillna(0) > 0)
+    there = counts.reindex_like(values).fillna(0).to_numpy() > 0
+    return Results(values.to_numpy(float), there, {str(group): i for i, group in enumerate(values.index)})
 
 
 def summary(found: Results, groups: Sequence[str], against: Sequence[str] = ()) -> dict[str, Any]:
@@ -168,28 +177,49 @@ def summary(found: Results, groups: Sequence[str], against: Sequence[str] = ()) 
         value and half_width (NaN where there is none), n (seeds), values (by seed; none of what is compared with
         itself), diverged and runs (counts).
     """
-    own, there = found.final.loc[list(groups)], found.there.loc[list(groups)]
-    values = own.mean(axis=0).dropna()
-    gaps = (found.there & found.final.isna()).any(axis="columns")
-    whole = [group for group in against if not gaps[group]]
-    common = found.final.loc[whole].dropna(axis="columns").mean(axis=0)
-    both = values.index.intersection(common.index)
-    alone = list(groups) == list(against)
+    own, there = found.of(groups)
+    others, others_there = found.of(against)
+    whole = ~(others_there & np.isnan(others)).any(axis=1)
+    values = _mean(own)
+    common = others[whole].mean(axis=0) if whole.any() else np.full(len(values), np.nan)
+    known, both = ~np.isnan(values), ~np.isnan(values) & ~np.isnan(common)
     half_width = None
-    dots = values
-    if alone:  # less what each seed has in common, they would lie on the mean
-        dots = values.iloc[:0]
-    elif len(both):
-        values = values[both] - common[both] + common.mean()
-        dots, half_width = values, t_half_width(values.to_numpy())
+    if list(groups) == list(against):  # less what each seed has in common, they would lie on the mean
+        values, dots = values[known], values[:0]
+    elif both.any():
+        values = dots = values[both] - common[both] + common[~np.isnan(common)].mean()
+        half_width = t_half_width(values)
+    else:
+        values = dots = values[known]
     return {
-        "value": values.mean() if len(values) else np.nan,
+        "value": float(values.mean()) if len(values) else np.nan,
         "half_width": np.nan if half_width is None else half_width,
         "n": len(values),
         "values": dots.tolist(),
-        "diverged": int((there & own.isna()).to_numpy().sum()),
-        "runs": int(there.to_numpy().sum()),
+        "diverged": int((there & np.isnan(own)).sum()),
+        "runs": int(there.sum()),
     }
+
+
+def _mean(values: Array) -> Array:
+    """Of each column, less what is NaN; NaN where all is."""
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, values, 0).sum(axis=0) / known.sum(axis=0))
+
+
+def plot_summaries(ax: Axes, x: Any, table: pd.DataFrame, shift: float, dots: Any, bars: Any) -> None:
+    """The seeds of each row (as `summary` makes them, with ``group`` and ``color``) as faint dots, and its
+    interval; one artist for all rows of no group."""
+    for (group, color), part in table.assign(x=x).groupby(["group", "color"], sort=False):
+        many = part[part["n"] > 1]
+        places = np.repeat(many["x"].to_numpy() + shift, many["values"].map(len))
+        if len(places):
+            values = np.concatenate([np.asarray(values) for values in many["values"]])
+            tag(ax.scatter(places, values, color=color, lw=0, **dots), str(group))
+        if len(there := part[part["n"] > 0]):
+            half = there["half_width"] if there["half_width"].notna().any() else None
+            tag(ax.errorbar(there["x"], there["value"], half, color=color, ls="", **bars).get_children(), str(group))
 
 
 def stop(many: Sequence[Any]) -> str:

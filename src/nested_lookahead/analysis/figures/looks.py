@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 
 from nested_lookahead.analysis.run_rows import REFERENCE
+from nested_lookahead.analysis.task import Task, once
 from nested_lookahead.drawing import STYLE
 from nested_lookahead.methods import PLAIN, Marker, Method, assign
-
-if TYPE_CHECKING:
-    from nested_lookahead.analysis.task import Task
 
 LINE_STYLES = {"none": "-", "pullback": "--", "reset": ":"}
 OTHER_LINE_STYLE = "-."  # a scope such as reset_inner, or a pair of modes
@@ -65,6 +63,7 @@ def mix(color: Any, other: str, share: float) -> Color:
     return float(red), float(green), float(blue)
 
 
+@once
 def looks(task: Task) -> dict[str, Look]:
     """By group, in display order."""
     methods = assign(task.groups["method"])

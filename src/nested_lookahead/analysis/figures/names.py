@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +19,8 @@ CHARACTER = 0.058
 """Width of a character of a small label, in inches, on average."""
 MAX_DIRECT_LABELS = 6
 MAX_LEGEND_LABELS = 20  # the results table is the place for more
+MAX_ROWS = 40
+"""Of one figure. More are taller than any page, and their image has fewer than 150 dots per inch."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,17 @@ def legend(figure: Figure, names: list[Name]) -> None:
         tag([text, *([handle] if handle else [])], name.group)
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, height + box.height / figure.dpi)
+
+
+def extremes(table: pd.DataFrame, values: Any, name: str) -> tuple[pd.DataFrame, str]:
+    """Of a table with more rows than a figure holds, those with the least and the greatest values (NaN, of what nobody
+    finished, is the least), in its own order; and a sentence of what is not shown."""
+    if len(table) <= MAX_ROWS:
+        return table, ""
+    order = np.argsort(np.nan_to_num(np.asarray(values, dtype=float), nan=-np.inf), kind="stable")
+    chosen = np.sort([*order[: MAX_ROWS // 2], *order[-MAX_ROWS // 2 :]])
+    said = f" Of {len(table)} {name} the {MAX_ROWS // 2} best and the {MAX_ROWS // 2} worst; the table has all."
+    return table.iloc[chosen], said
 
 
 def row_labels(ax: Axes, labels: Sequence[str], groups: Sequence[str], inches: float = 3.2) -> None:

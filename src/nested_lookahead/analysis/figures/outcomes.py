@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from nested_lookahead.analysis import targets
 from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish
 from nested_lookahead.analysis.figures.looks import Look, looks
-from nested_lookahead.analysis.figures.names import row_height, row_labels, tag
+from nested_lookahead.analysis.figures.names import extremes, row_height, row_labels, tag
 from nested_lookahead.analysis.sentences import p_value
 from nested_lookahead.analysis.statistics import holm
 from nested_lookahead.drawing import SMALL, grid, new_figure
@@ -20,16 +20,13 @@ from nested_lookahead.metric import ACCURACY, Metric
 if TYPE_CHECKING:
     from nested_lookahead.analysis.task import Task
 
-MAX_ROWS = 60
-"""Of the figure; the table has them all."""
-
 
 def seeds(task: Task, options: Options) -> Drawn | None:
     """Final results by group, with median, lowest decile and failures."""
     whole = outcomes(task, options.target)
     if whole["n"].max() < 2 or (whole["failed"] == whole["n"]).all():
         return None
-    table = whole.head(MAX_ROWS)
+    table, more = extremes(whole, task.metric.sign * whole["median"], "settings")
     styles = looks(task)
     labels = (table["label"] + "\n" + table["shown"]).str.strip().tolist()
     texts = [_said(row, task.metric) for _, row in table.iterrows()]
@@ -48,8 +45,7 @@ def seeds(task: Task, options: Options) -> Drawn | None:
             f" Dashed: the value fixed beforehand, {options.target:g}{task.metric.unit}; p is one-sided, that the mean "
             "is better (of the median, by signs, where runs diverged), adjusted for the groups by Holm."
         )
-    if len(whole) > len(table):
-        caption += f" The first {len(table)} of {len(whole)} settings; the table has all."
+    caption += more
     alt = [
         f"{row['label']} {row['shown']}".strip() + f": {_said(row, task.metric, '; ')}." for _, row in whole.iterrows()
     ]
@@ -68,19 +64,18 @@ def outcomes(task: Task, value: float | None = None) -> pd.DataFrame:
     """A row per group: label, shown, n runs, failed, median, decile and least (%; NaN where a diverged run is there),
     values; with a ``value`` fixed beforehand, Holm's ``p`` that the group is above it."""
     rows, sign = [], task.metric.sign
-    for group, described in task.groups.iterrows():
-        values = task.final.loc[task.final["group"] == group, "value"].to_numpy(dtype=float)
+    finals = {str(group): part.to_numpy(dtype=float) for group, part in task.final.groupby("group")["value"]}
+    for group, label, shown in zip(task.groups.index, task.groups["label"], task.groups["shown"], strict=True):
+        values = finals[str(group)]
         rows.append(
-            {"group": str(group), "label": described["label"], "shown": described["shown"], "n": len(values)}
+            {"group": str(group), "label": label, "shown": shown, "n": len(values)}
             | {"failed": int(np.isnan(values).sum()), "median": sign * quantile(sign * values, 0.5)}
             | {"decile": sign * quantile(sign * values, 0.1)}
             | {"values": values[~np.isnan(values)]}
         )
     table = pd.DataFrame(rows)
     if value is not None:
-        tests = [targets.above(sign * part["value"].to_numpy(), sign * value)[0]
-                 for part in (task.final[task.final["group"] == group] for group in table["group"])]  # fmt: skip
-        table["p"] = holm(tests)
+        table["p"] = holm([targets.above(sign * finals[group], sign * value)[0] for group in table["group"]])
     return table
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish, panels
@@ -21,6 +22,7 @@ from nested_lookahead.analysis.figures.families import (
     crosses,
     families,
     plane,
+    plot_summaries,
     results,
     stop,
     summary,
@@ -28,10 +30,8 @@ from nested_lookahead.analysis.figures.families import (
 from nested_lookahead.analysis.figures.looks import Look, shade
 from nested_lookahead.analysis.figures.names import Name, end_labels, tag, wrap
 from nested_lookahead.analysis.labels import setting, symbol
+from nested_lookahead.analysis.task import Task, once
 from nested_lookahead.drawing import SMALL, WIDTH, grid
-
-if TYPE_CHECKING:
-    from nested_lookahead.analysis.task import Task
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,13 @@ class Pair:
     look: Look
 
 
-def pairs(task: Task) -> Iterator[Pair]:
+@once
+def pairs(task: Task) -> list[Pair]:
     """Per method, inner optimizer and pullback, each pair of settings of which 2 × 2 values were combined.
 
     All other settings are averaged over where each cell has as many of them, else fixed.
     """
-    found = results(task)
+    found, every = results(task), []
     for family in families(task, by=("label", "pullback"), varying=2):
         for x, y in PAIR_KEYS:
             if not {x, y} <= {*family.keys}:
@@ -72,12 +73,15 @@ def pairs(task: Task) -> Iterator[Pair]:
             said = "; ".join(
                 filter(None, [averaged and f"averaged over {averaged}", part.fixed and f"fixed: {part.fixed}"])
             )
-            yield Pair(f"{part.label}\n{symbol(x)} and {symbol(y)}; {said}".rstrip("; "), x, y, cells, part.look)
+            every.append(
+                Pair(f"{part.label}\n{symbol(x)} and {symbol(y)}; {said}".rstrip("; "), x, y, cells, part.look)
+            )
+    return every
 
 
 def heatmaps(task: Task, options: Options) -> Drawn | None:
     """Raw cells over pairs of settings, with value, half-width, n and divergences."""
-    every = list(pairs(task))
+    every = pairs(task)
     shown = every[:MAX_PANELS]
     if not shown:
         return None
@@ -164,7 +168,7 @@ def cell_text(cell: Any) -> str:
 
 def interactions(task: Task, options: Options) -> Drawn | None:
     """Per pair of settings, one line for each value of the second."""
-    every = list(pairs(task))
+    every = pairs(task)
     shown = every[:MAX_PANELS]
     if not shown:
         return None
@@ -199,14 +203,11 @@ def plot_interaction(ax: Axes, pair: Pair) -> list[Name]:
     for j, (value, cells) in enumerate(pair.cells.groupby("y", sort=False)):
         color = shade(pair.look.color, j, len(ys))
         x = np.array([xs.index(v) for v in cells["x"]]) + 0.12 * (j - (len(ys) - 1) / 2) / max(1, len(ys) / 3)
-        for place, (_, cell) in zip(x, cells.iterrows(), strict=True):
-            group = cell["group"]
-            if cell["n"] > 1:
-                tag(ax.scatter([place] * len(cell["values"]), cell["values"], s=6, color=color, alpha=0.3, lw=0), group)
-            if np.isfinite(cell["half_width"]):
-                tag(ax.errorbar(place, cell["value"], cell["half_width"], color=color, lw=0.9).get_children(), group)
-            if cell["diverged"]:
-                crosses(ax, float(place), cell["diverged"], group)
+        cells = cells.assign(color=to_hex(color))
+        plot_summaries(ax, x, cells, 0.0, {"s": 6, "alpha": 0.3}, {"elinewidth": 0.9})
+        for place, group, count in zip(x, cells["group"], cells["diverged"], strict=True):
+            if count:
+                crosses(ax, float(place), count, group)
         (line,) = ax.plot(x, cells["value"], color=color, marker="os^vDP*X"[j % 8], ms=4, lw=1.2)
         last = cells["value"].dropna()
         names.append(Name("", float(last.iloc[-1]) if len(last) else np.nan, setting(pair.y, value), color, line))

@@ -13,14 +13,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from nested_lookahead.analysis import targets
 from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish
 from nested_lookahead.analysis.figures.looks import Look, looks
-from nested_lookahead.analysis.figures.names import Name, named_lines, row_height, row_labels, tag
+from nested_lookahead.analysis.figures.names import Name, extremes, named_lines, row_height, row_labels, tag
 from nested_lookahead.analysis.task import together
 from nested_lookahead.drawing import SMALL, grid, new_figure
 
 if TYPE_CHECKING:
     from nested_lookahead.analysis.task import Task
-
-MAX_ROWS = 60
 
 
 def speed(task: Task, options: Options) -> Drawn | None:
@@ -29,7 +27,7 @@ def speed(task: Task, options: Options) -> Drawn | None:
     whole = targets.speeds(task, target) if np.isfinite(target) and len(task.comparisons) else pd.DataFrame()
     if whole.empty:
         return None
-    table = whole.head(MAX_ROWS)
+    table, more = extremes(whole, -whole["steps"], "comparisons")
     labels = [
         f"{row['label']} {row['shown']}".strip() + f"\n/ {row['baseline_label']} {row['baseline_shown']}".rstrip()
         for _, row in table.iterrows()
@@ -46,8 +44,7 @@ def speed(task: Task, options: Options) -> Drawn | None:
         "its interval by order statistics (from six pairs on) and signed ranks, to which a miss is an infinite time. "
         "Verdicts are of steps, adjusted for the number of comparisons (Holm). " + said_of(options)
     )
-    if len(whole) > len(table):
-        caption += f" The first {len(table)} of {len(whole)} comparisons; the table has all."
+    caption += more
     alt = [
         f"{row['label']} {row['shown']}".strip() + f": {_said(row)}.".replace("\n", ", ") for _, row in whole.iterrows()
     ]

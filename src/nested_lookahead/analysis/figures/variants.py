@@ -17,6 +17,7 @@ from nested_lookahead.analysis.figures.families import (
     default,
     families,
     grid_label,
+    plot_summaries,
     results,
     stop,
     summary,
@@ -112,16 +113,9 @@ def plot_categories(ax: Axes, table: pd.DataFrame, turned: bool = False) -> None
     """Mean and interval of each row, its seeds faint; a gap between settings, a dashed line at the default's mean."""
     gaps = (table["key"] != table["key"].shift()).cumsum() - 1
     x = np.arange(len(table)) + 0.6 * gaps.to_numpy()
+    plot_summaries(ax, x, table, 0.13, {"s": 9, "alpha": 0.35}, {"marker": "o", "ms": 4, "elinewidth": 1.2})
     for place, (_, row) in zip(x, table.iterrows(), strict=True):
         group, color = row["group"], row["color"]
-        if row["n"] > 1:
-            tag(
-                ax.scatter([place + 0.13] * len(row["values"]), row["values"], s=9, color=color, alpha=0.35, lw=0),
-                group,
-            )
-        bar = [row["half_width"]] if np.isfinite(row["half_width"]) else None
-        if row["n"]:
-            tag(ax.errorbar(place, row["value"], bar, marker="o", ms=4, color=color, lw=1.2).get_children(), group)
         if row["diverged"]:
             crosses(ax, place, row["diverged"], group)
         if row["tick"] == "default":
