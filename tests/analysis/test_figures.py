@@ -12,6 +12,7 @@ import pytest
 from matplotlib.collections import LineCollection
 
 from nested_lookahead.analysis import collect, figures
+from nested_lookahead.analysis.differences import compare
 from nested_lookahead.analysis.figures import curves, families, learning, rates
 from nested_lookahead.analysis.figures.looks import LINE_STYLES
 from nested_lookahead.analysis.task import tasks
@@ -393,6 +394,17 @@ def test_the_forest_has_each_pair_interval_and_verdict():
     np.testing.assert_allclose(interval, [[row["low"], row["high"]]])
     assert ax.get_yticklabels()[0].get_text() == "Lookahead (SGD)\n− SGD (n=4)"
     assert [text.get_text() for text in ax.texts] == ["×1 of 5", f"+1.15 [+0.94, +1.36] {row['verdict']}"]
+
+
+def test_each_row_of_the_forest_has_its_own_pairs_alone():
+    """A method may be compared with several others."""
+    task = make_task([PLAIN[0], PLAIN[1], PLAIN[2]], seeds=3, final=lambda i, seed: 80 + (0, 1, 3)[i] + 0.1 * i * seed)
+    pairs = [(one, other) for other, one in itertools.combinations(task.groups.index, 2)]
+    task = replace(task, comparisons=compare(task.groups, task.final, task.delta, pairs, task.metric))
+    (ax,) = figures.draw("forest", task).figure.axes
+    single = [dots.get_offsets()[:, 0] for dots in ax.collections if len(dots.get_offsets()) > 1]
+    values = task.final.pivot_table(index="seed", columns="group", values="value")
+    np.testing.assert_allclose(single, [values[one] - values[other] for one, other in pairs])
 
 
 @pytest.mark.slow

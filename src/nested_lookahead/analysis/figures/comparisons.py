@@ -81,11 +81,11 @@ def _levels(table: pd.DataFrame) -> str:
 
 
 def paired_differences(comparisons: pd.DataFrame, final: pd.DataFrame) -> pd.DataFrame:
-    """One row per pair of runs with the same seed: group, seed, difference (points)."""
+    """One row per pair of runs with the same seed: group, baseline, seed, difference (points)."""
     values = final.dropna(subset=["value"])[["group", "seed", "value"]]
     ours = comparisons.loc[comparisons["paired"].astype(bool), ["group", "baseline"]].merge(values, on="group")
     both = ours.merge(values.rename(columns={"group": "baseline"}), on=["baseline", "seed"], suffixes=("", "_baseline"))
-    return both.assign(difference=both["value"] - both["value_baseline"])[["group", "seed", "difference"]]
+    return both.assign(difference=both["value"] - both["value_baseline"])[["group", "baseline", "seed", "difference"]]
 
 
 def plot_forest(
@@ -101,7 +101,8 @@ def plot_forest(
     ax.axvline(0, color="#000000", lw=0.8)
     for y, (_, row) in enumerate(table.iterrows()):
         group, look = str(row["group"]), styles[str(row["group"])]
-        single = differences.loc[differences["group"] == group, "difference"]
+        mine = (differences["group"] == group) & (differences["baseline"] == row["baseline"])  # it may have several
+        single = differences.loc[mine, "difference"]
         tag(ax.scatter(single, [y + 0.22] * len(single), s=9, color=look.color, alpha=0.35, lw=0), group)
         if np.isfinite(row["low"]):
             tag(ax.plot([row["low"], row["high"]], [y, y], color=look.color, lw=look.width), group)
