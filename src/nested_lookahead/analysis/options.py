@@ -22,7 +22,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "python analyze.py outputs/grid --archive grid.tar.xz;  "
         "python analyze.py --reference published.csv",
     )
-    _add_what(parser)
+    _add_runs(parser)
+    _add_comparison(parser)
     _add_figures(parser)
     options = parser.parse_args(arguments)
     if options.delta is not None and not options.delta > 0:
@@ -35,8 +36,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def _add_what(parser: argparse.ArgumentParser) -> None:
-    """What is compared, and with what."""
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    """Which runs, and where what is made of them belongs."""
     parser.add_argument(
         "folders",
         nargs="*",
@@ -44,6 +45,28 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         help="folders or archives (.tar.xz) of runs, at any depth (default: newest study)",
     )
     parser.add_argument("--out", type=Path, help="where to write (default: analysis/ in the first folder)")
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only runs with this setting, as k=5, lr=0.1,0.3, optimizer=lookahead or dataset=digits; repeatable",
+    )
+    parser.add_argument(
+        "--archive", type=Path, metavar="FILE.tar.xz", help="keep the runs here without their checkpoints, and stop"
+    )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE.csv",
+        help="published numbers to show beside the runs, or alone: study, method, tag, run, epoch, test_accuracy",
+    )
+
+
+def _add_comparison(parser: argparse.ArgumentParser) -> None:
+    """What of them is compared, and with what."""
     parser.add_argument(
         "--weights", default="fast", help="weights that are compared: fast (default), slow, ema, ema0.99, tail, …"
     )
@@ -71,33 +94,15 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         help="an earlier study, whose runs of the same configurations and seeds these are compared with",
     )
     parser.add_argument(
-        "--filter",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="only runs with this setting, as k=5, lr=0.1,0.3, optimizer=lookahead or dataset=digits; repeatable",
-    )
-    parser.add_argument(
         "--delta",
         type=float,
         help="the difference that matters, in points (default: the study's, else 0.5)",
-    )
-    parser.add_argument(
-        "--archive", type=Path, metavar="FILE.tar.xz", help="keep the runs here without their checkpoints, and stop"
     )
     parser.add_argument(
         "--tuning-seeds",
         type=_seeds,
         metavar="0-4",
         help="seeds that settings are chosen on, such as 0-4 or 0,2,7 (default: those that all settings have)",
-    )
-    parser.add_argument(
-        "--reference",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE.csv",
-        help="published numbers to show beside the runs, or alone: study, method, tag, run, epoch, test_accuracy",
     )
 
 
