@@ -21,6 +21,7 @@ from torch.optim import SGD, Adam, Optimizer
 
 from nested_lookahead import Lookahead, MultilayerLookahead, NestedLookahead
 from nested_lookahead.analysis.collect import collect
+from nested_lookahead.optim import SlowMomentum
 
 MATRIX = 2**20  # parameters in one tensor
 
@@ -94,6 +95,12 @@ def memory() -> None:
                     return MultilayerLookahead(build(), [(5, 0.5)] * depth, pullback=mode)
 
                 rows.append((f"{depth} layer(s) over {name}, pullback={mode}", wrapped, words + depth * (4 + extra)))
+        for mode, extra in (("none", 16), ("pullback", 28)):  # pulled back: the momentum by both, and a buffer by one
+
+            def nesterov(build: Any = build, mode: str = mode) -> Optimizer:
+                return MultilayerLookahead(build(), [SlowMomentum(5, 0.5, mode, momentum=0.5)] * 2)
+
+            rows.append((f"2 Nesterov layers over {name}, pullback={mode}", nesterov, words + extra))
     for name, make, formula in rows:
         optimizer = make()
         for _ in range(5):

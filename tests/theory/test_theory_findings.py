@@ -130,4 +130,5 @@ def test_a_tuned_risk_is_what_the_impulses_give():
 def test_minima_that_a_coarser_search_had_missed():
     problem = Problem.power_law()
     assert tune(problem, 1000, (10, 5, 4)).risk == pytest.approx(0.5983146025, abs=1e-9)
+    assert tune(problem.thinned(), 1000, (50,), decay="linear").risk == pytest.approx(0.4465176826, abs=1e-9)
     assert tune(problem, 10, (10,), decay="linear").risk == pytest.approx(2.39574978, abs=1e-7)

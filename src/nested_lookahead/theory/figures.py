@@ -32,7 +32,7 @@ RIVAL_LOOKS: dict[str, dict[str, Any]] = {
     "nested, outer Nesterov": {"color": COLORS["best nested"], "ls": "--"},
     "EMA of the iterates": {"color": "#595959", "ls": "--"},
     "Polyak average, rate γ ((t + 1) / T)^p": {"color": "#595959", "ls": "-."},
-    FLOOR: {"color": "#595959", "ls": ":"},
+    FLOOR: {"color": "#595959", "ls": ":"},  # last, so that its name is below that of the average that comes near it
 }
 """Those that are drawn beside the methods by depth; a tail average lies between the two others."""
 
@@ -56,7 +56,7 @@ def risk_against_horizon(chosen: dict[Any, Tuned], rivals: dict[tuple[str, int],
             right.annotate(
                 name,
                 (horizons[-1], of_sgd[-1]),
-                (6, 0) if beside else (-2, -9),
+                (6, -9 if method == FLOOR else 0) if beside else (-2, -9),
                 textcoords="offset points",
                 color=look["color"],
                 va="center",

@@ -170,7 +170,8 @@ def tuned_decay(problem: Problem, steps: int, momentum: float | None = 0.0, star
         given = (problem.start, problem.curvature, problem.noise, inner.of(u))
         return problem.risk_of(impulse_moments([*math.exp(u[0]) * linear_decay(steps)], lookahead_rule(()), *given))
 
-    return least(problem, risk, [_rates(problem, momentum), *inner.bounds], starts)
+    low, high = _rates(problem, momentum)  # it may begin where it is not stable
+    return least(problem, risk, [(low, high + math.log(2)), *inner.bounds], starts)
 
 
 def tuned_ema(problem: Problem, steps: int, momentum: float | None = 0.0, starts: int = 6) -> Minimum:

@@ -101,7 +101,7 @@ def tune(
         periods: k of each layer, innermost first.
         alphas: step sizes to keep; None tunes them.
     """
-    most = 2 / problem.curvature.max()
+    most = 2 / problem.curvature.max() * (2 if decay == "linear" else 1)  # which may begin where it is not stable
     free_alphas = len(periods) if alphas is None else 0
 
     def settings(u: Array) -> tuple[float, Layers]:
