@@ -549,7 +549,7 @@ def test_divergences_are_counted_over_all_runs(drawn):
 def test_line_styles_belong_to_pullbacks_and_markers_to_inner_optimizers():
     assert LINE_STYLES == {"none": "-", "pullback": "--", "reset": ":"}
     wrapped = [
-        (name, inner, {"pullback": "reset_inner"}) for name in ("lookahead", "lion") for inner in ("muon", "tiger")
+        (name, inner, {"pullback": "reset_inner"}) for name in ("lookahead", "lion") for inner in ("bear", "tiger")
     ]
     found = figures.looks(make_task([("sophia", "", {}), ("lion", "", {}), *wrapped], seeds=1))
     assert [found[f"{i:08x}"].linestyle for i in range(6)] == ["-", "-", "-.", "-.", "-.", "-."]

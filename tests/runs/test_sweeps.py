@@ -544,11 +544,11 @@ def test_a_second_signal_ends_a_process_at_once_but_no_worker(monkeypatch, a_wor
     seen = []
     signal.signal(signal.SIGTERM, lambda signum, _: seen.append(signum))
     monkeypatch.setattr(signals, "in_worker", lambda: a_worker)
-    with signals.Signals() as received:
-        os.kill(os.getpid(), signal.SIGINT)
+    with signals.Signals() as received:  # raised in this thread: another may take what is sent to the process, later
+        signal.raise_signal(signal.SIGINT)
         later = time.monotonic() + 2
         monkeypatch.setattr(signals.time, "monotonic", lambda: later)
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert received.came
     assert seen == obeyed
 
@@ -557,11 +557,11 @@ def test_a_second_signal_ends_a_process_at_once_but_no_worker(monkeypatch, a_wor
 def test_a_signal_ends_the_job_of_a_worker_and_no_idle_worker(monkeypatch):
     monkeypatch.setattr(signals, "in_worker", lambda: True)
     with pytest.raises(Interrupted), signals.ending_the_job_alone():
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
         pytest.fail("goes on")
     for signum in (signal.SIGINT, signal.SIGTERM):
-        os.kill(os.getpid(), signum)
+        signal.raise_signal(signum)
 
 
 def test_devices_are_taken_in_turn(monkeypatch):

@@ -17,7 +17,7 @@ from nested_lookahead.errors import UserError
 from nested_lookahead.runs import files
 from nested_lookahead.runs.fair import FILE
 
-KEPT = (FILE, files.CONFIG, files.METRICS, files.SUMMARY, files.STATUS)
+KEPT = (files.CONFIG, files.METRICS, files.SUMMARY, files.STATUS, FILE)
 """Of each run, and of a fair study; what the analysis reads."""
 SUFFIX = ".tar.xz"
 MOST_MEMBERS = 400_000

@@ -51,7 +51,7 @@ class Signals:
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         if self._received and time.monotonic() - self._received[0][1] > 1 and not in_worker():
             signal.signal(signum, self._before[signum])
-            os.kill(os.getpid(), signum)
+            signal.raise_signal(signum)
         self._received.append((signum, time.monotonic()))
 
     @property
