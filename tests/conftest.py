@@ -3,6 +3,7 @@ import fcntl
 import logging
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
@@ -46,6 +47,13 @@ def _one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    """Each test has Python's own handlers: what is done with signals in a worker process outlives its jobs."""
+    for signum, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        signal.signal(signum, handler)
 
 
 @pytest.fixture

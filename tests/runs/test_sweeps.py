@@ -530,15 +530,6 @@ def test_a_run_that_a_worker_begins_while_the_sweep_stops_is_ended_too(tmp_path)
     assert worker.exitcode == 0
 
 
-@pytest.fixture
-def handlers():
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
-
-
-@pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize(("a_worker", "obeyed"), [(False, [signal.SIGTERM]), (True, [])])
 def test_a_second_signal_ends_a_process_at_once_but_no_worker(monkeypatch, a_worker, obeyed):
     seen = []
@@ -553,7 +544,6 @@ def test_a_second_signal_ends_a_process_at_once_but_no_worker(monkeypatch, a_wor
     assert seen == obeyed
 
 
-@pytest.mark.usefixtures("handlers")
 def test_a_signal_ends_the_job_of_a_worker_and_no_idle_worker(monkeypatch):
     monkeypatch.setattr(signals, "in_worker", lambda: True)
     with pytest.raises(Interrupted), signals.ending_the_job_alone():
