@@ -14,10 +14,9 @@ from typing import IO
 
 from nested_lookahead import inputs
 from nested_lookahead.errors import UserError
-from nested_lookahead.runs import files
-from nested_lookahead.runs.fair import FILE
+from nested_lookahead.runs import fair, files
 
-KEPT = (files.CONFIG, files.METRICS, files.SUMMARY, files.STATUS, FILE)
+KEPT = (files.CONFIG, files.METRICS, files.SUMMARY, files.STATUS, fair.FILE)
 """Of each run, and of a fair study; what the analysis reads."""
 SUFFIX = ".tar.xz"
 MOST_MEMBERS = 400_000
@@ -49,8 +48,8 @@ def pack(folders: Sequence[Path], target: Path) -> str:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tarfile.open(temporary, "w:xz", format=tarfile.PAX_FORMAT) as made:
-            fair = [(folder, path.parent) for folder in folders for path in sorted(folder.rglob(FILE))]
-            for folder, run in [*fair, *runs]:
+            studies = [(folder, study) for folder in folders for study in fair.find_studies(folder)]
+            for folder, run in [*studies, *runs]:
                 inside = PurePosixPath(folder.resolve().name, *run.relative_to(folder).parts)
                 for name in KEPT:
                     if (run / name).is_file():

@@ -22,11 +22,6 @@ TRIED = "tried"
 """Column of a table of runs: the number of settings that the arm chose from."""
 
 
-def folders(place: Path) -> list[Path]:
-    """Fair studies at or below a folder."""
-    return sorted(path.parent for path in place.rglob(fair.FILE)) if place.is_dir() else []
-
-
 def gathered(folder: Path) -> Study:
     """The final runs of a fair study, once for each arm that they are of; tuning runs have had their say.
 
@@ -59,15 +54,11 @@ def _of_arm(study: Study, name: str, found: fair.Comparison) -> tuple[pd.DataFra
     """Its runs, as a group with the arm's name, and the metrics of its weights, called shipped."""
     chosen, arm = found.chosen[name], found.arms[name]
     runs = study.runs[study.runs["group"] == chosen.group]
-    methods = [one.group for one in found.chosen.values()]
-    if methods.count(chosen.group) > 1:  # a path is one run's
-        runs = runs.assign(shared=runs["path"], path=runs["path"] + f"#{name}")
-    else:
-        runs = runs.assign(shared=runs["path"])
-    rows = study.metrics[study.metrics["path"].isin(runs["shared"])]
+    rows = study.metrics[study.metrics["path"].isin(runs["path"])]
     kinds = set(rows["weights"].unique())
     rows = rows[rows["weights"] == (chosen.weights if chosen.weights in kinds else "fast")]
-    names = dict(zip(runs["shared"], runs["path"], strict=True))
+    several = [one.group for one in found.chosen.values()].count(chosen.group) > 1
+    names = {path: f"{path}#{name}" if several else path for path in runs["path"]}  # a path is one run's
     metrics = rows.assign(
         path=rows["path"].astype(object).map(names).astype("category"), weights=pd.Categorical([SHIPPED] * len(rows))
     )
@@ -75,7 +66,7 @@ def _of_arm(study: Study, name: str, found: fair.Comparison) -> tuple[pd.DataFra
         inner = runs["inner"].where(runs["inner"] != "", runs["method"])
         runs = runs.assign(method=name, inner=inner)
     tried = len(arm["trials"])
-    return runs.assign(group=name, **{TRIED: tried}).drop(columns="shared"), metrics
+    return runs.assign(group=name, path=runs["path"].map(names), **{TRIED: tried}), metrics
 
 
 def pairs(groups: pd.DataFrame) -> Iterator[tuple[str, str, str]]:

@@ -12,6 +12,7 @@ import pandas as pd
 from nested_lookahead.analysis import archive, arms, matching, opponents
 from nested_lookahead.analysis.collect import Study, collect, join
 from nested_lookahead.analysis.plan import Plan, plan
+from nested_lookahead.runs import fair
 
 
 def asked(folders: list[Path], cache: Path, options: argparse.Namespace) -> tuple[Study, Plan]:
@@ -36,9 +37,9 @@ def gathered(paths: Sequence[Path], cache: Path | None = None, references: Seque
     folder's."""
     with archive.opened(paths) as places:
         packed = any(place != path for place, path in places.items())
-        fair = {place: arms.folders(place) for place in places}
-        plain = [place for place, found in fair.items() if not found]
-        found = [arms.gathered(folder) for each in fair.values() for folder in each]
+        studies = {place: fair.find_studies(place) for place in places}
+        plain = [place for place, found in studies.items() if not found]
+        found = [arms.gathered(folder) for each in studies.values() for folder in each]
         if plain or not found:
             found.append(collect(plain, None if packed else cache, references))  # which knows files by where they lie
         study = join(found)

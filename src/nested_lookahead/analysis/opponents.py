@@ -10,7 +10,7 @@ import pandas as pd
 
 from nested_lookahead.analysis import arms
 from nested_lookahead.analysis.baselines import baselines
-from nested_lookahead.analysis.collect import Study, concat
+from nested_lookahead.analysis.collect import Study, join
 from nested_lookahead.errors import UserError
 
 COMPARE = ("baseline", "all")
@@ -63,10 +63,4 @@ def side_by_side(later: Study, earlier: Study, names: tuple[str, str]) -> Study:
     ours, theirs = later.runs.copy(), earlier.runs.copy()
     ours[SIDE], theirs[SIDE] = names
     theirs["group"] += EARLIER
-    return replace(
-        later,
-        runs=pd.concat([ours, theirs], ignore_index=True),
-        metrics=concat([later.metrics, earlier.metrics]),
-        left_out=pd.concat([later.left_out, earlier.left_out], ignore_index=True),
-        notes=[*later.notes, *earlier.notes],
-    )
+    return join([replace(later, runs=ours), replace(earlier, runs=theirs)])

@@ -289,6 +289,11 @@ def _text(part: Range | Options) -> str:
     return f"{part.low:g} to {part.high:g}{' whole' if part.whole else ''}, {part.scale}"
 
 
+def find_studies(root: Path) -> list[Path]:
+    """Folders at or below ``root`` that hold a fair study whose choice is made."""
+    return sorted(path.parent for path in root.rglob(FILE))
+
+
 def read(folder: Path) -> Comparison | None:
     """None where the folder holds no fair study.
 

@@ -64,12 +64,21 @@ def _refuse_to_tune_on_test(sweeper: str, config: Config) -> None:
     listing = sweeper.startswith(
         ("hydra_plugins.nested_lookahead_sweeps.", "hydra._internal.")
     )  # the fair one sees to it
-    if not listing and not config.dataset.split.val_fraction:
-        raise JobError(
-            UserError(
-                "hydra/sweeper: a search chooses by the validation metric, and nothing is held out; "
-                "set dataset.split.val_fraction=0.1, say"
-            )
+    if listing:
+        return
+    try:
+        require_validation(config, "hydra/sweeper: a search")
+    except UserError as error:
+        raise JobError(error) from None
+
+
+def require_validation(config: Config, who: str) -> None:
+    """Raises:
+    UserError: nothing is held out for a search, ``who`` chooses, to choose by.
+    """
+    if not config.dataset.split.val_fraction:
+        raise UserError(
+            f"{who} chooses by the validation metric, and nothing is held out; set dataset.split.val_fraction=0.1, say"
         )
 
 

@@ -15,6 +15,7 @@ from nested_lookahead.errors import UserError
 from nested_lookahead.metric import Metric
 from nested_lookahead.runs import fair, files
 from nested_lookahead.runs.grids import ListLauncher, RunSweeper, refuse_empty
+from nested_lookahead.runs.job import require_validation
 from nested_lookahead.runs.sweeps import PlannedRun
 
 log = logging.getLogger(__name__)
@@ -213,7 +214,10 @@ class FairSweeper(RunSweeper):
         batch = [self._overrides(settings, folder, seed) for settings, seed in wanted]
         distinct = {tuple(sorted(overrides)): overrides for overrides in batch}
         for job in self._compose(list(distinct.values())[:1]):
-            _require_validation(job)
+            if job.refused is not None:
+                raise job.refused
+            assert job.config is not None
+            require_validation(job.config, "hydra/sweeper=fair:")
         made = dict(zip(distinct, self.make(list(distinct.values()), stage), strict=True))
         return [made[tuple(sorted(overrides))] for overrides in batch]
 
@@ -257,14 +261,12 @@ class FairSweeper(RunSweeper):
             return f"trial {trial.number}{kind}: {self.metric.said(-sign * value)}{lost}"
 
         (trial, weights), *others = order
-        settings = arm.trials(self.count, self.sobol_seed)[trial.number] if arm.runs_of is None else trial.settings
-        lines = [f"{'chosen':<13}  {arm.name}: {said(trial, weights)}"]
-        space = self.arms[arm.runs_of].space if arm.runs_of else arm.space
-        lines[0] += "".join(f"  {key}={settings[key]}" for key in space)
+        owner = self.arms[arm.runs_of or arm.name]
+        shown = "".join(f"  {key}={trial.settings[key]}" for key in owner.space)
+        lines = [f"{'chosen':<13}  {arm.name}: {said(trial, weights)}{shown}"]
         if others:
             lines.append(f"{'':<13}  next: {said(*others[0])}")
-        owner = self.arms[arm.runs_of] if arm.runs_of else arm
-        lines += [f"{'':<13}  {text}" for text in fair.at_the_edge(owner, settings)]
+        lines += [f"{'':<13}  {text}" for text in fair.at_the_edge(owner, trial.settings)]
         return "\n".join(lines)
 
     def _write(
@@ -296,20 +298,6 @@ class FairSweeper(RunSweeper):
 
 def _is_finished(job: PlannedRun) -> bool:
     return job.path is not None and (job.path / files.SUMMARY).exists()
-
-
-def _require_validation(job: PlannedRun) -> None:
-    """Raises:
-    UserError: there would be nothing but test data to choose by.
-    """
-    if job.refused is not None:
-        raise job.refused
-    assert job.config is not None
-    if not job.config.dataset.split.val_fraction:
-        raise UserError(
-            "hydra/sweeper=fair: chooses by the validation metric, and nothing is held out; "
-            "set dataset.split.val_fraction=0.2, say"
-        )
 
 
 def _pair(text: Any) -> tuple[str, str]:
