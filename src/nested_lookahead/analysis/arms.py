@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ PAIRS = "contrasts"
 """Column of a table of runs: the pairs of arms to compare, by family, as JSON."""
 TRIED = "tried"
 """Column of a table of runs: the number of settings that the arm chose from."""
+CHOICE = "choice"
+"""Column of a table of runs: what was chosen, and from what, as JSON; see `choices`."""
 
 
 def gathered(folder: Path) -> Study:
@@ -65,8 +68,32 @@ def _of_arm(study: Study, name: str, found: fair.Comparison) -> tuple[pd.DataFra
     if arm["runs_of"] or arm["follows"]:  # it has no method of its own
         inner = runs["inner"].where(runs["inner"] != "", runs["method"])
         runs = runs.assign(method=name, inner=inner)
-    tried = len(arm["trials"])
-    return runs.assign(group=name, path=runs["path"].map(names), **{TRIED: tried}), metrics
+    told: dict[str, Any] = {TRIED: len(arm["trials"]), CHOICE: json.dumps(_choice(chosen, arm))}
+    return runs.assign(group=name, path=runs["path"].map(names), **told), metrics
+
+
+def _choice(chosen: fair.Chosen, arm: Mapping[str, Any]) -> dict[str, Any]:
+    trials = [
+        {seed: math.nan if value is None else value for seed, value in trial["values"][kind].items()}
+        for trial in arm["trials"]
+        for kind in [chosen.weights]
+    ]
+    return {
+        "weights": chosen.weights,
+        "settings": {key: chosen.settings[key] for key in arm["space"]},
+        "places": fair.places(arm["space"], chosen.settings),
+        "trials": [list(values.values()) for values in trials],
+        "trial": chosen.trial,
+    }
+
+
+def choices(groups: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """By arm, of a task's groups: the ``weights`` and ``settings`` that were chosen of its space, their ``places`` in
+    their ranges from 0 to 1, the number of the ``trial``, and each of the ``trials``' validation values by seed, as
+    recorded, NaN where it diverged. Empty where they are no arms."""
+    if CHOICE not in groups:
+        return {}
+    return {str(arm): json.loads(text) for arm, text in groups[CHOICE].dropna().items()}
 
 
 def pairs(groups: pd.DataFrame) -> Iterator[tuple[str, str, str]]:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nested_lookahead.analysis import pooled, statistics
+from nested_lookahead.analysis.arms import PAIRS
 from nested_lookahead.analysis.pooled import Heterogeneity, Stratum
 from nested_lookahead.analysis.power import LEAST
 from nested_lookahead.analysis.run_rows import REFERENCE
@@ -91,8 +92,11 @@ def contrasts(tasks: Sequence[Task]) -> list[Contrast]:
     """Each method against what it is wrapped around or builds upon, over all strata of these tasks: two or more.
 
     A stratum is a task, an inner optimizer and a pullback, averaged over settings seed by seed; strata that share a
-    baseline's runs are one, as those runs' luck would count twice.
+    baseline's runs are one, as those runs' luck would count twice. Of several tasks, fair studies have questions of
+    their own: see `cells`.
     """
+    if len(tasks) > 1:
+        tasks = [task for task in tasks if PAIRS not in task.groups]
     found: dict[tuple[str, str, str, Metric], list[tuple[Task, Any]]] = {}
     for task in tasks:
         for _, row in task.comparisons.iterrows():

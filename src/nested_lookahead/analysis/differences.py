@@ -46,7 +46,7 @@ def compare(
     rows, evidence = [], []
     for group, baseline in pairs:
         paired = bool(groups.loc[group, "source"] != REFERENCE and groups.loc[baseline, "source"] != REFERENCE)
-        found, counts = (_paired if paired else _unpaired)(values[group], values[baseline])
+        found, counts = (seed_by_seed if paired else _unpaired)(values[group], values[baseline])
         evidence.append(found)
         rows.append(_names(groups, group, baseline) | _numbers(found, metric.sign) | {"paired": paired} | counts)
     if not rows:
@@ -74,7 +74,8 @@ def _by_family(families: Sequence[str], evidence: list[Evidence], delta: float) 
     return [decisions[i] for i in range(len(families))], [sizes[i] for i in range(len(families))]
 
 
-def _paired(ours: pd.Series[float], theirs: pd.Series[float]) -> tuple[Evidence, dict[str, Any]]:
+def seed_by_seed(ours: pd.Series[float], theirs: pd.Series[float]) -> tuple[Evidence, dict[str, Any]]:
+    """Results by seed, more being better, as pairs: their evidence, and the counts of a row of `compare`."""
     seeds = sorted(set(ours.index) & set(theirs.index))
     a, b = ours[seeds].to_numpy(), theirs[seeds].to_numpy()
     alone, finished = np.isnan(a) != np.isnan(b), ~np.isnan(a) & ~np.isnan(b)

@@ -14,12 +14,15 @@ from typing import Any
 
 import pandas as pd
 
-from nested_lookahead.analysis import checks, figures, opening, page, tables
+from nested_lookahead.analysis import cells, checks, figures, opening, page, tables
 from nested_lookahead.analysis.budget import budget
+from nested_lookahead.analysis.choices import chosen
 from nested_lookahead.analysis.collect import Study
 from nested_lookahead.analysis.contrasts import contrasts
 from nested_lookahead.analysis.labels import setting_keys
 from nested_lookahead.analysis.run_rows import REFERENCE
+from nested_lookahead.analysis.tails import tails
+from nested_lookahead.analysis.targets import catching_up
 from nested_lookahead.analysis.task import Task, tasks
 from nested_lookahead.analysis.tuned import tuned
 from nested_lookahead.errors import UserError
@@ -110,12 +113,15 @@ def _write_task(
     comparisons = tables.readable_comparisons(task.comparisons, task.metric)
     spent = tables.readable_budget(budget(task), task.metric)
     written = []
-    for name, table in {"results": results, "comparisons": comparisons, "budget": spent}.items():
+    readable = {"results": results, "comparisons": comparisons, "budget": spent, "choices": chosen(task)}
+    for name, table in readable.items():
         if len(table):
             written += _write_table(table, out / f"{name}{suffix}")
-    if len(task.comparisons):
-        written.append(out / f"comparisons{suffix}.csv")
-        tables.to_csv(task.comparisons, written[-1])
+    exact = {"comparisons": task.comparisons, "tails": tails(task), "catching_up": catching_up(task)}
+    for name, table in exact.items():
+        if len(table):
+            written.append(out / f"{name}{suffix}.csv")
+            tables.to_csv(table, written[-1])
     drawn = ((name, figures.draw(name, task, request.drawing)) for name in request.pictures)
     pictures, paths = _save(drawn, out, suffix)
     verdicts = _verdicts(task)
@@ -136,15 +142,25 @@ def _write_task(
 
 def _write_together(found: Sequence[Task], out: Path, request: Request) -> tuple[page.Section, list[Path]] | None:
     """What several tasks say together: the same contrast, and who is how much faster; None of one task."""
-    every = [contrast for contrast in contrasts(found) if len(contrast.tasks) > 1] if len(found) > 1 else []
-    drawn = ((name, figures.draw_together(name, found, request.drawing)) for name in request.pictures)
-    pictures, paths = _save(drawn if len(found) > 1 else (), out, "-together")
-    if not every and not pictures:
+    if len(found) < 2:
         return None
+    asked = cells.questions(found)
+    every = [contrast for contrast in contrasts(found) if len(contrast.tasks) > 1]
+    drawn = ((name, figures.draw_together(name, found, request.drawing)) for name in request.pictures)
+    pictures, paths = _save(drawn, out, "-together")
+    if not every and not asked and not pictures:
+        return None
+    if asked:
+        paths += _write_table(cells.readable(asked), out / "cells")
+        tables.to_csv(pd.concat([question.table for question in asked], ignore_index=True), out / "cells.csv")
+        paths.append(out / "cells.csv")
     nothing = pd.DataFrame()
     section = page.Section(
         name=TOGETHER,
-        verdicts=[page.Verdict(contrast.word, contrast.sentence) for contrast in every],
+        verdicts=[
+            *(page.Verdict(one.word, one.sentence) for one in asked),
+            *(page.Verdict(one.word, one.sentence) for one in every),
+        ],
         checks=[],
         comparisons=nothing,
         results=nothing,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nested_lookahead.analysis import statistics
+from nested_lookahead.analysis import arms, statistics
 from nested_lookahead.analysis.power import LEAST
 from nested_lookahead.analysis.run_rows import REFERENCE
 from nested_lookahead.analysis.statistics import NAN, Values
@@ -96,14 +96,12 @@ def usual_target(task: Task) -> float:
     return float(task.final.groupby("group")["value"].mean().median())
 
 
-def times(task: Task, target: float) -> pd.DataFrame:
-    """One row per run of ours: group, seed, and the steps and seconds at which its metric was first ``target``
-    or better; infinite where it never was, or the run diverged. Resolution: the evaluations."""
-    rows = task.metrics[task.metrics["split"] == task.split]
-    has = set(rows.loc[rows["weights"] == task.weights, "path"])
-    rows = rows[(rows["weights"] == task.weights) | ((rows["weights"] == "fast") & ~rows["path"].isin(has))]
-    sign = task.metric.sign
-    hits = rows[sign * task.metric.scale * rows["accuracy"] >= sign * target]
+def times(task: Task, target: float, of: str = "accuracy") -> pd.DataFrame:
+    """One row per run of ours: group, seed, and the steps and seconds at which its metric (or its ``loss``) was first
+    ``target`` or better; infinite where it never was, or the run diverged. Resolution: the evaluations."""
+    rows = _measured(task)
+    sign, scale = (-1, 1.0) if of == "loss" else (task.metric.sign, task.metric.scale)
+    hits = rows[sign * scale * rows[of] >= sign * target]
     first = hits.groupby("path", observed=True)[["step", "seconds"]].min()
     runs = task.runs[task.runs["source"] != REFERENCE]
     found = runs[["path", "group", "seed"]].merge(first, left_on="path", right_index=True, how="left")
@@ -111,6 +109,41 @@ def times(task: Task, target: float) -> pd.DataFrame:
     for column in ("step", "seconds"):
         found[column] = found[column].astype(float).mask(missed, math.inf)
     return found[["group", "seed", "step", "seconds"]]
+
+
+def _measured(task: Task) -> pd.DataFrame:
+    """Rows of the weights and the split that are compared; of a run without such weights, of its fast ones."""
+    rows = task.metrics[task.metrics["split"] == task.split]
+    has = set(rows.loc[rows["weights"] == task.weights, "path"])
+    return rows[(rows["weights"] == task.weights) | ((rows["weights"] == "fast") & ~rows["path"].isin(has))]
+
+
+def catching_up(task: Task) -> pd.DataFrame:
+    """How soon each arm of a fair study has the loss that the other one ends with: a row per pair that it has fixed.
+
+    family, arm, other; ``target``: the median over seeds of the other's loss at the last step, a diverged run's being
+    infinite; ``n`` pairs, of which ``reached`` and ``other_reached`` got there; the ratio of ``steps`` with its
+    interval and ``p``, see `Ratio`, and Holm's within the family. Empty of other tasks.
+    """
+    rows = _measured(task)
+    last = rows[rows["step"] == rows.groupby("path", observed=True)["step"].transform("max")]
+    final = task.final.assign(loss=task.final["path"].map(last.set_index("path")["loss"].astype(float)))
+    losses = final["loss"].mask(final["value"].isna(), math.inf)
+    ends = losses.groupby(final["group"]).median()
+    made: list[dict[str, Any]] = []
+    for family, arm, other in arms.pairs(task.groups):
+        found = times(task, float(ends[other]), "loss").pivot_table(index="seed", columns="group", values="step")
+        both = found[[arm, other]].dropna()
+        ratio = time_ratio(both[arm].to_numpy(), both[other].to_numpy())
+        made.append(
+            {"family": family, "arm": arm, "other": other, "target": float(ends[other]), "n": len(both)}
+            | {"reached": int(np.isfinite(both[arm]).sum()), "other_reached": int(np.isfinite(both[other]).sum())}
+            | {"steps": ratio.ratio, "steps_low": ratio.low, "steps_high": ratio.high, "p": ratio.p, "by": ratio.by}
+        )
+    table = pd.DataFrame(made)
+    if len(table):
+        table["p_holm"] = table.groupby("family")["p"].transform(lambda p: statistics.holm(p.to_numpy()))
+    return table
 
 
 def speeds(task: Task, target: float) -> pd.DataFrame:

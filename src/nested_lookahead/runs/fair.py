@@ -116,12 +116,8 @@ class Arm:
         return kept | {key: _computed(self.name, key, value, chosen) for key, value in self.fixed.items()}
 
     def edges(self, settings: Mapping[str, str]) -> dict[str, float]:
-        """Where in its range each chosen number lies, from 0 to 1."""
-        return {
-            key: round(part.where(float(settings[key])), 3)
-            for key, part in self.space.items()
-            if isinstance(part, Range)
-        }
+        """Where in its range each chosen number lies, see `places`."""
+        return places({key: _text(part) for key, part in self.space.items()}, settings)
 
 
 def _sobol(dimensions: int, count: int, seed: int) -> Any:
@@ -287,6 +283,19 @@ def _text(part: Range | Options) -> str:
     if isinstance(part, Options):
         return ", ".join(part.values)
     return f"{part.low:g} to {part.high:g}{' whole' if part.whole else ''}, {part.scale}"
+
+
+def _range(text: str) -> Range | None:
+    """What `_text` made this of; None of options."""
+    if (found := re.fullmatch(r"(\S+) to (\S+?)( whole)?, (\w+)", text)) is None:
+        return None
+    return Range(float(found[1]), float(found[2]), found[4], found[3] is not None)
+
+
+def places(space: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, float]:
+    """Of an arm's space as comparison.json has it: where in its range each number lies, from 0 to 1, on its scale."""
+    ranges = {key: _range(text) for key, text in space.items()}
+    return {key: round(part.where(float(settings[key])), 3) for key, part in ranges.items() if part is not None}
 
 
 def find_studies(root: Path) -> list[Path]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 
 from nested_lookahead.analysis.figures import (
+    cells,
+    choices,
     comparisons,
     curves,
     learning,
@@ -51,11 +53,14 @@ FIGURES: dict[str, Callable[[Task, Options], Drawn | None]] = {
     "tuned": comparisons.tuned,
     "seeds": outcomes.seeds,
     "speed": speed.speed,
+    "tuning": choices.tuning,
+    "cells": cells.cells,
 }
 
 TOGETHER: dict[str, Callable[[Sequence[Task], Options], Drawn | None]] = {
     "pooled": pooled.pooled_over,
     "speed": speed.profile,
+    "cells": cells.cells_over,
 }
 """Of several tasks at once, by the name of the figure that shows the same of one."""
 

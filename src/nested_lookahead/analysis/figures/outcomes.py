@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from nested_lookahead.analysis import targets
+from nested_lookahead.analysis import arms, tails, targets
 from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish
 from nested_lookahead.analysis.figures.looks import Look, looks
 from nested_lookahead.analysis.figures.names import extremes, row_height, row_labels, tag
@@ -32,7 +32,8 @@ def seeds(task: Task, options: Options) -> Drawn | None:
     texts = [_said(row, task.metric) for _, row in table.iterrows()]
     figure, (ax,) = new_figure(1, 1, row_height([*labels, *texts]) * len(labels) + 0.9)
     row_labels(ax, labels, table["group"].tolist())
-    plot_outcomes(ax, table, styles, options.target, task.metric)
+    limit = tails.bound(task) if "behind" in whole else None
+    plot_outcomes(ax, table, styles, options.target, task.metric, limit)
     ax.set_xlabel(f"final {task.split} {task.metric.axis}")
     worst, side = ("lowest", "below") if task.metric.sign > 0 else ("highest", "above")
     caption = (
@@ -44,6 +45,10 @@ def seeds(task: Task, options: Options) -> Drawn | None:
         caption += (
             f" Dashed: the value fixed beforehand, {options.target:g}{task.metric.unit}; p is one-sided, that the mean "
             "is better (of the median, by signs, where runs diverged), adjusted for the groups by Holm."
+        )
+    if limit is not None:
+        caption += (
+            f" Dotted: more than {tails.FAR} δ behind the best median; a seed beyond it, or diverged, has failed."
         )
     caption += more
     alt = [
@@ -61,8 +66,9 @@ def seeds(task: Task, options: Options) -> Drawn | None:
 
 
 def outcomes(task: Task, value: float | None = None) -> pd.DataFrame:
-    """A row per group: label, shown, n runs, failed, median, decile and least (%; NaN where a diverged run is there),
-    values; with a ``value`` fixed beforehand, Holm's ``p`` that the group is above it."""
+    """A row per group: label, shown, n runs, failed, median and decile (%; NaN where a diverged run is there), values;
+    of a fair study's arms ``behind``: seeds that diverged or ended far behind, see `tails`; with a ``value`` fixed
+    beforehand, Holm's ``p`` that the group is above it."""
     rows, sign = [], task.metric.sign
     finals = {str(group): part.to_numpy(dtype=float) for group, part in task.final.groupby("group")["value"]}
     for group, label, shown in zip(task.groups.index, task.groups["label"], task.groups["shown"], strict=True):
@@ -74,6 +80,9 @@ def outcomes(task: Task, value: float | None = None) -> pd.DataFrame:
             | {"values": values[~np.isnan(values)]}
         )
     table = pd.DataFrame(rows)
+    if arms.PAIRS in task.groups:
+        behind = tails.failed(task).groupby(task.final["group"]).sum()
+        table["behind"] = table["group"].map(behind).astype(int)
     if value is not None:
         table["p"] = holm([targets.above(sign * finals[group], sign * value)[0] for group in table["group"]])
     return table
@@ -94,11 +103,18 @@ def quantile(values: Any, q: float) -> float:
 
 
 def plot_outcomes(
-    ax: Axes, table: pd.DataFrame, styles: dict[str, Look], value: float | None, metric: Metric = ACCURACY
+    ax: Axes,
+    table: pd.DataFrame,
+    styles: dict[str, Look],
+    value: float | None,
+    metric: Metric = ACCURACY,
+    limit: float | None = None,
 ) -> None:
     """A row per group, the first on top, on axes that have their row labels."""
     if value is not None:
         ax.axvline(value, color="#000000", lw=0.8, ls="--")
+    if limit is not None:
+        ax.axvline(limit, color="#000000", lw=0.8, ls=":")
     for y, (_, row) in enumerate(table.iterrows()):
         group, look = row["group"], styles[row["group"]]
         # A fixed pattern of heights: dots apart, and the same picture each time.
@@ -126,5 +142,6 @@ def _said(row: Any, metric: Metric, gap: str = "\n") -> str:
         f"{row[key]:.{metric.digits}f}" if np.isfinite(row[key]) else "diverged" for key in ("median", "decile")
     )
     more = [f"{row['failed']} of {row['n']} diverged"] if row["failed"] else []
+    more += [f"{row['behind']} of {row['n']} failed"] if row.get("behind") else []
     more += [p_value(row["p"])] if "p" in row and np.isfinite(row["p"]) else []
     return f"median {middle}, decile {low}" + (gap + ", ".join(more) if more else "")

@@ -1,0 +1,51 @@
+"""What tuning saw of a fair study's arms, and what was chosen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from nested_lookahead.analysis.arms import choices
+from nested_lookahead.analysis.choices import bought, said
+from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish
+from nested_lookahead.analysis.figures.looks import Look, looks
+from nested_lookahead.analysis.figures.names import Name, named_lines, tag
+from nested_lookahead.drawing import grid, new_figure
+
+if TYPE_CHECKING:
+    from nested_lookahead.analysis.task import Task
+
+
+def tuning(task: Task, options: Options) -> Drawn | None:
+    """What n trials buy of each arm."""
+    table = bought(task)
+    if table.empty:
+        return None
+    figure, (ax,) = new_figure(1, 1, 2.8)
+    names = plot_bought(ax, table, looks(task))
+    ax.set_ylabel(f"expected best validation {task.metric.axis}")
+    unnamed = named_lines(figure, ax, names)
+    caption = (
+        f"Expected validation {task.metric.name} of the best of n trials drawn without replacement from all, each "
+        "arm read by the weights that it ships; a trial is its mean over the tuning seeds that all trials have, and "
+        "the worst of all where a run diverged. This flatters every arm alike; final results are on fresh seeds."
+    )
+    alt = [said(arm, choice) for arm, choice in choices(task.groups).items()]
+    return finish(figure, task, f"what n trials buy{unnamed}", caption, alt, table)
+
+
+def plot_bought(ax: Axes, table: pd.DataFrame, styles: dict[str, Look]) -> list[Name]:
+    """One line per arm."""
+    names = []
+    for arm, rows in table.groupby("arm", sort=False):
+        look, group = styles[str(arm)], str(arm)
+        (line,) = ax.plot(rows["trials"], rows["value"], **look.line(len(rows)))
+        tag(line, group)
+        names.append(Name(group, float(rows["value"].iloc[-1]), look.label.split("\n")[0], look.color, line))
+    ax.set_xlabel("trials")
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    grid(ax)
+    return names
