@@ -1,4 +1,4 @@
-"""Several fair studies together: one family of primary comparisons, effects in units of δ, tails, and what was chosen."""
+"""Several fair studies together: one family of primary comparisons, effects in units of δ, tails, what was chosen."""
 
 import json
 import math
