@@ -512,6 +512,16 @@ def test_anova_shares_of_a_planted_grid():
     assert figures.draw("anova", make_task(GRID[:8])) is None
 
 
+def test_shares_are_of_the_seeds_that_all_cells_finished_and_say_so():
+    whole, broken = make_task(GRID, seeds=4), make_task(GRID, seeds=5, diverged={(3, 4), (5, 4)})
+    kept = broken.final["seed"] < 4
+    broken.final.loc[kept, "value"] = whole.final["value"].to_numpy()  # each draws its noise anew
+    one, other = (figures.draw("anova", task) for task in (whole, broken))
+    pd.testing.assert_frame_equal(one.table, other.table)
+    said = "Left out of Nested Lookahead (SGD): 1 seed(s) on which a cell diverged or was not run."
+    assert (said in one.caption, said in other.caption) == (False, True)
+
+
 def test_a_diverged_run_counts_as_the_worst_where_settings_are_chosen():
     final = {0: 90, 1: 92, 2: 94}
     task = make_task(GRID[:3], seeds=2, final=lambda i, seed: final[i], diverged={(2, 0)})
