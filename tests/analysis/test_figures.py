@@ -1,6 +1,7 @@
 """The figures: what is drawn, and that all of it can be read, with few methods or many, one seed or thirty."""
 
 import itertools
+import json
 import math
 import re
 from dataclasses import replace
@@ -16,6 +17,7 @@ from nested_lookahead.analysis.differences import compare
 from nested_lookahead.analysis.figures import curves, families, learning, rates
 from nested_lookahead.analysis.figures.looks import LINE_STYLES
 from nested_lookahead.analysis.task import tasks
+from nested_lookahead.metric import ACCURACY
 
 PLAIN = [(name, "", {}) for name in ("sgd", "nesterov", "adam", "adamw", "rmsprop")]
 WRAPPED = [
@@ -54,10 +56,11 @@ LONG = [
 
 
 def make_task(
-    methods, seeds=5, epochs=20, diverged=(), final=None, noise=0.3, split="test", weights="fast", published=None
-):
+    methods, seeds=5, epochs=20, diverged=(), final=None, noise=0.3, split="test", weights="fast", published=None,
+    metric=ACCURACY, delta=None,
+):  # fmt: skip
     """A task of made runs; ``methods``: (name, inner, settings). ``diverged``: (method's number, seed), which have half
-    of the epochs. ``final``: (number, seed) → accuracy in %."""
+    of the epochs. ``final``: (number, seed) → accuracy in %; another metric has the same values recorded."""
     rng = np.random.default_rng(0)
     runs, metrics = [], []
     for i, (name, inner, settings) in enumerate(methods):
@@ -76,6 +79,7 @@ def make_task(
                     "group": f"{i:08x}", "method": name, "inner": inner, "pullback": settings.get("pullback", "none"),
                     "seed": seed, "status": "diverged" if broken else "completed", "seconds": 10.0,
                     "device_name": "cpu", "commit": "0123456789", "diverged_step": 200 if broken else math.nan,
+                    "metric": json.dumps(metric.plain()),
                 }
                 | {f"config.{key}": value for key, value in config.items()}
             )  # fmt: skip
@@ -92,7 +96,7 @@ def make_task(
         study = collect.Study(
             pd.concat([study.runs, published.runs]), pd.concat([study.metrics, published.metrics]), pd.DataFrame()
         )
-    (made,) = tasks(study, weights, split, 0.5)
+    (made,) = tasks(study, weights, split, delta)
     return made
 
 

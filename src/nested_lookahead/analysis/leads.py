@@ -39,7 +39,7 @@ def stronger_baselines(tasks: Sequence[Task]) -> list[str]:
 
 def _said(label: str, leads: list[float], baseline: str, mean: float, best: Any, task: Task) -> str:
     def text(value: float) -> str:
-        return f"{task.metric.sign * value:.{task.metric.digits}f}"
+        return task.metric.number(task.metric.sign * value)
 
     where = ", ".join(
         filter(None, [best["task"] if best["task"] != task.name else "", best["of"], f"n = {best['n']:.0f}"])
