@@ -314,7 +314,7 @@ def test_published_runs_are_thinner_greyer_and_named_so():
 def test_from_seven_methods_on_each_has_a_panel():
     made = figures.draw("learning_curves", make_task(FOURTEEN[:7], seeds=3, epochs=5))
     assert [ax.get_title(loc="left").split("\n")[0] for ax in made.figure.axes] == [
-        "SGD", "Adam", "Lookahead (SGD)", "Nested Lookahead (SGD)", "Nesterov", "AdamW", "RMSprop"
+        "SGD", "Adam", "Nesterov", "AdamW", "RMSprop", "Lookahead (SGD)", "Nested Lookahead (SGD)"
     ]  # fmt: skip
     assert [len(faint(ax)) for ax in made.figure.axes] == [2] * 7  # its runs, and the other panels' means
     assert len({ax.get_ylim() for ax in made.figure.axes}) == 1
