@@ -106,6 +106,12 @@ def test_the_difference_of_colours_is_that_of_the_published_pairs(one, other, di
 COLORS = {name: one.color for name, one in METHODS.items()}
 MAIN = dict(list(COLORS.items())[:8])
 LESSER = dict(list(COLORS.items())[8:])
+RIVALS = {
+    name: COLORS[name]
+    for name in ("sgd", "adamw", "lookahead", "snoo", "nested_lookahead", "nested_momentum", "multilayer_lookahead",
+                 "schedule_free")
+}  # fmt: skip
+"""That stand beside each other in the studies of `conf/experiment/answer`."""
 SPARE = {f"spare colour {i}": color for i, color in enumerate(SPARE_COLORS)}
 
 
@@ -127,8 +133,16 @@ def too_close(least, colors, others=None):
 
 @pytest.mark.parametrize(
     ("least", "colors"),
-    [(10, (MAIN,)), (10, (SPARE,)), (9, (MAIN, SPARE)), (8, (MAIN, LESSER)), (8, (LESSER,))],
-    ids=("main", "spare", "main and spare", "main and lesser", "lesser"),
+    [
+        (10, (MAIN,)),
+        (10, (SPARE,)),
+        (9, (MAIN, SPARE)),
+        (8, (MAIN, LESSER)),
+        (8, (LESSER,)),
+        (11, (RIVALS,)),
+        (25, ({"lookahead": COLORS["lookahead"]}, {"snoo": COLORS["snoo"]})),
+    ],
+    ids=("main", "spare", "main and spare", "main and lesser", "lesser", "rivals", "Lookahead and SNOO"),
 )
 def test_colours_differ_for_everyone(least, colors):
     found = too_close(least, *colors)

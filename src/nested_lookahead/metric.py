@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+MOST_DIGITS = 10
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,16 @@ class Metric:
         """A recorded value as it is shown: ``97.22%``, ``1.8812``."""
         return f"{self.scale * value:.{self.digits if digits is None else digits}f}{self.unit}"
 
+    def number(self, shown: float) -> str:
+        """A value, or a difference of two, as it is shown already, without the unit: ``97.22``."""
+        return f"{shown:.{self.digits}f}"
+
+    def telling(self, delta: float) -> Metric:
+        """Itself, with digits enough for two figures of a difference that matters: 0.5 takes two, 0.0144 three."""
+        if not 0 < delta < math.inf:  # as a foreign summary may have it
+            return self
+        return replace(self, digits=max(self.digits, min(MOST_DIGITS, 1 - math.floor(math.log10(delta)))))
+
     def said(self, value: float, digits: int | None = None) -> str:
         """Where it stands alone, with the name unless the unit tells: ``97.22%``, ``1.8812 bits per character``."""
         return self.text(value, digits) + ("" if self.unit else f" {self.name}")
@@ -63,7 +76,7 @@ class Metric:
             return ACCURACY
         known = {key: plain[key] for key in cls.__dataclass_fields__ if key in plain}
         made = cls(**known)
-        digits = max(0, min(10, int(made.digits)))
+        digits = max(0, min(MOST_DIGITS, int(made.digits)))
         return cls(
             str(made.name),
             str(made.unit),

@@ -72,6 +72,21 @@ def test_a_lead_over_an_untuned_baseline_is_said(tmp_path):
     )
 
 
+def test_a_lead_over_many_untuned_settings_is_said_once(tmp_path):
+    """24 settings of each method, each compared with its like: one sentence for all of them."""
+    for seed, k in itertools.product(range(2), range(1, 25)):
+        plain = 0.59 + 0.01 * k
+        make_run(tmp_path, "lookahead", seed=seed, final=plain, k=k)
+        make_run(tmp_path, seed=seed, final=plain + 0.02, k=k)  # the last three are above all of Lookahead's
+    found = list(tasks(collect.collect([tmp_path]), "fast", "test", 0.5))
+    assert len(found[0].comparisons) > 24
+    (said,) = leads.stronger_baselines(found)
+    assert said == (
+        "the lead of Nested Lookahead (SGD), 62.00 to 82.00, is over 21 settings of Lookahead (SGD), 60.00 to 80.00, "
+        "and not over Lookahead (SGD) [k=24], 83.00 (n = 2)"
+    )
+
+
 def test_what_the_published_lead_is():
     study = collect.collect([], references=[ROOT / "docs/published_epoch_accuracy.csv"])
     (said,) = leads.stronger_baselines(list(tasks(study, "fast", "test", 0.5)))

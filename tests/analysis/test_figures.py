@@ -1,6 +1,7 @@
 """The figures: what is drawn, and that all of it can be read, with few methods or many, one seed or thirty."""
 
 import itertools
+import json
 import math
 import re
 from dataclasses import replace
@@ -16,6 +17,7 @@ from nested_lookahead.analysis.differences import compare
 from nested_lookahead.analysis.figures import curves, families, learning, rates
 from nested_lookahead.analysis.figures.looks import LINE_STYLES
 from nested_lookahead.analysis.task import tasks
+from nested_lookahead.metric import ACCURACY
 
 PLAIN = [(name, "", {}) for name in ("sgd", "nesterov", "adam", "adamw", "rmsprop")]
 WRAPPED = [
@@ -54,10 +56,11 @@ LONG = [
 
 
 def make_task(
-    methods, seeds=5, epochs=20, diverged=(), final=None, noise=0.3, split="test", weights="fast", published=None
-):
+    methods, seeds=5, epochs=20, diverged=(), final=None, noise=0.3, split="test", weights="fast", published=None,
+    metric=ACCURACY, delta=None,
+):  # fmt: skip
     """A task of made runs; ``methods``: (name, inner, settings). ``diverged``: (method's number, seed), which have half
-    of the epochs. ``final``: (number, seed) → accuracy in %."""
+    of the epochs. ``final``: (number, seed) → accuracy in %; another metric has the same values recorded."""
     rng = np.random.default_rng(0)
     runs, metrics = [], []
     for i, (name, inner, settings) in enumerate(methods):
@@ -76,6 +79,7 @@ def make_task(
                     "group": f"{i:08x}", "method": name, "inner": inner, "pullback": settings.get("pullback", "none"),
                     "seed": seed, "status": "diverged" if broken else "completed", "seconds": 10.0,
                     "device_name": "cpu", "commit": "0123456789", "diverged_step": 200 if broken else math.nan,
+                    "metric": json.dumps(metric.plain()),
                 }
                 | {f"config.{key}": value for key, value in config.items()}
             )  # fmt: skip
@@ -92,7 +96,7 @@ def make_task(
         study = collect.Study(
             pd.concat([study.runs, published.runs]), pd.concat([study.metrics, published.metrics]), pd.DataFrame()
         )
-    (made,) = tasks(study, weights, split, 0.5)
+    (made,) = tasks(study, weights, split, delta)
     return made
 
 
@@ -310,7 +314,7 @@ def test_published_runs_are_thinner_greyer_and_named_so():
 def test_from_seven_methods_on_each_has_a_panel():
     made = figures.draw("learning_curves", make_task(FOURTEEN[:7], seeds=3, epochs=5))
     assert [ax.get_title(loc="left").split("\n")[0] for ax in made.figure.axes] == [
-        "SGD", "Adam", "Lookahead (SGD)", "Nested Lookahead (SGD)", "Nesterov", "AdamW", "RMSprop"
+        "SGD", "Adam", "Nesterov", "AdamW", "RMSprop", "Lookahead (SGD)", "Nested Lookahead (SGD)"
     ]  # fmt: skip
     assert [len(faint(ax)) for ax in made.figure.axes] == [2] * 7  # its runs, and the other panels' means
     assert len({ax.get_ylim() for ax in made.figure.axes}) == 1
@@ -510,6 +514,16 @@ def test_anova_shares_of_a_planted_grid():
         ["noise", 0],
     ]
     assert figures.draw("anova", make_task(GRID[:8])) is None
+
+
+def test_shares_are_of_the_seeds_that_all_cells_finished_and_say_so():
+    whole, broken = make_task(GRID, seeds=4), make_task(GRID, seeds=5, diverged={(3, 4), (5, 4)})
+    kept = broken.final["seed"] < 4
+    broken.final.loc[kept, "value"] = whole.final["value"].to_numpy()  # each draws its noise anew
+    one, other = (figures.draw("anova", task) for task in (whole, broken))
+    pd.testing.assert_frame_equal(one.table, other.table)
+    said = "Left out of Nested Lookahead (SGD): 1 seed(s) on which a cell diverged or was not run."
+    assert (said in one.caption, said in other.caption) == (False, True)
 
 
 def test_a_diverged_run_counts_as_the_worst_where_settings_are_chosen():

@@ -40,10 +40,11 @@ def test_a_new_setting_of_a_method_appears_by_itself(tmp_path):
     assert shown["SGD"] == "lr=0.1"
 
 
-def test_unknown_methods_have_their_own_names_and_come_last(tmp_path):
+def test_plain_optimizers_come_first_and_unknown_ones_last_of_their_kind(tmp_path):
     for inner in ("tiger", "sgd", "lion"):
         make_run(tmp_path, "lookahead", inner=inner)
     make_run(tmp_path, "lion")
-    make_run(tmp_path, "adagrad")
-    expected = ["Lookahead (SGD)", "Lookahead (lion)", "Lookahead (tiger)", "Adagrad", "lion"]
+    make_run(tmp_path, "nested_lookahead", inner="sgd")
+    make_run(tmp_path, "adamw")
+    expected = ["AdamW", "lion", "Lookahead (SGD)", "Lookahead (lion)", "Lookahead (tiger)", "Nested Lookahead (SGD)"]
     assert results(tmp_path)["method"].tolist() == expected

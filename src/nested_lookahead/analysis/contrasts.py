@@ -79,7 +79,8 @@ class Contrast:
         if not math.isnan(self.others.p):
             ends = ", ".join(number(end) for end in self.others.interval())
             text += (
-                f" Of other such strata (random effects, tau = {self.tau:.2f}): {number(self.others.mean)} [{ends}]."
+                f" Of other such strata (random effects, tau = {self.metric.number(self.tau)}): "
+                f"{number(self.others.mean)} [{ends}]."
             )
         if not math.isnan(self.spread.p):
             text += f" Strata differ with {p_value(self.spread.p)}, I² = {100 * self.spread.i2:.0f}%."

@@ -34,11 +34,14 @@ def method_names(groups: pd.DataFrame) -> list[str]:
 
 
 def in_order(groups: pd.DataFrame) -> pd.DataFrame:
-    """Groups by method, in the order of `METHODS`, then by pullback and by the values of their settings."""
+    """Groups by method, plain optimizers first, each in the order of `METHODS`; then by pullback and by the values of
+    their settings."""
     others = sorted({*groups["method"], *groups["inner"]} - {*METHODS, ""})
     order = {name: rank for rank, name in enumerate(["", *METHODS, *others])}
-    ranked = groups.assign(method=groups["method"].map(order), inner=groups["inner"].map(order))
-    keys = ["method", "inner", "pullback", *(f"config.{key}" for key in setting_keys(groups))]
+    ranked = groups.assign(
+        wrapped=groups["inner"] != "", method=groups["method"].map(order), inner=groups["inner"].map(order)
+    )
+    keys = ["wrapped", "method", "inner", "pullback", *(f"config.{key}" for key in setting_keys(groups))]
     return groups.loc[ranked.sort_values(keys, key=_comparable).index]
 
 

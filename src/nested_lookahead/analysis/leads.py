@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -17,38 +17,49 @@ WITHOUT = {"wd0": "weight decay", "mom0": "momentum"}
 
 def stronger_baselines(tasks: Sequence[Task]) -> list[str]:
     """Leads over a baseline that has another setting, here or in a task on the same data, that does better than the
-    method: a lead over an untuned baseline is a lead over its settings."""
+    method: a lead over an untuned baseline is a lead over its settings. One text for all settings of a method."""
     texts = []
     for task in tasks:
         alike = [each for each in tasks if data(each) == data(task) and each.metric == task.metric]
         others = pd.concat([other for each in alike for other in _settings(each)])
         means = dict(task.metric.sign * task.final.groupby("group")["value"].mean())
         rows = task.comparisons
-        for (label, baseline), part in rows.groupby(["label", "baseline"], sort=False) if len(rows) else ():
-            theirs = task.groups.loc[str(baseline)]
-            if label == theirs["label"]:
-                continue
-            leads = sorted(means[group] for group in part["group"] if means[group] > means[baseline])
+        for (label, other), part in rows.groupby(["label", "baseline_label"], sort=False) if len(rows) else ():
+            theirs = task.groups.loc[str(part["baseline"].iloc[0])]
             same = others[(others["method"] == theirs["method"]) & (others["inner"] == theirs["inner"])]
-            better = same[same["mean"] > leads[-1]] if leads else same.iloc[:0]
-            if len(better):
-                best = better.sort_values(["n", "mean"]).iloc[-1]
-                texts.append(_said(str(label), leads, str(theirs["label"]), means[baseline], best, task))
+            leads, over = _weak(part, means, same["mean"].max())
+            if label != other and leads:
+                best = same[same["mean"] > leads[-1]].sort_values(["n", "mean"]).iloc[-1]
+                texts.append(_said(str(label), leads, str(other), over, best, task))
     return texts
 
 
-def _said(label: str, leads: list[float], baseline: str, mean: float, best: Any, task: Task) -> str:
-    def text(value: float) -> str:
-        return f"{task.metric.sign * value:.{task.metric.digits}f}"
+def _weak(rows: pd.DataFrame, means: Mapping[Any, float], most: float) -> tuple[list[float], list[float]]:
+    """What leads over baselines over which no group has the ``most`` that the baseline's method reaches, and what those
+    baselines have; both in order."""
+    leads: list[float] = []
+    over = []
+    for baseline, part in rows.groupby("baseline"):
+        own = [means[group] for group in part["group"] if means[group] > means[baseline]]
+        if own and max(own) < most:
+            leads += own
+            over.append(means[baseline])
+    return sorted(leads), sorted(over)
+
+
+def _said(label: str, leads: list[float], baseline: str, over: list[float], best: Any, task: Task) -> str:
+    def text(values: Sequence[float]) -> str:
+        return " to ".join(dict.fromkeys(task.metric.number(task.metric.sign * value) for value in values))
 
     where = ", ".join(
         filter(None, [best["task"] if best["task"] != task.name else "", best["of"], f"n = {best['n']:.0f}"])
     )
-    span = " to ".join(dict.fromkeys(text(value) for value in (leads[0], leads[-1])))
     own = f"{baseline} with {best['lacks']}" if best["lacks"] else baseline
+    own = f"{len(over)} settings of {own}" if len(over) > 1 else own
     other = f"{baseline} without {best['lacks']}" if best["lacks"] else f"{baseline} [{best['shown']}]"
-    compared = f"is over {own}, {text(mean)}, and not over {other}, {text(best['mean'])} ({where})"
-    return f"the lead of {label}, {span}, {compared}"
+    ends = text([over[0], over[-1]])
+    compared = f"is over {own}, {ends}, and not over {other}, {text([best['mean']])} ({where})"
+    return f"the lead of {label}, {text([leads[0], leads[-1]])}, {compared}"
 
 
 def _settings(task: Task) -> Iterator[pd.DataFrame]:

@@ -77,6 +77,8 @@ class Section:
     settings: pd.DataFrame
     figures: Sequence[Picture]
     groups: Sequence[Group]
+    digits: int = 2
+    """Decimals that a number of the metric takes."""
 
 
 @dataclass(frozen=True)
@@ -202,8 +204,11 @@ class Table(NamedTuple):
     left_out: int  # rows beyond the limit
 
 
-def _table(frame: pd.DataFrame, groups: Sequence[Group] = (), limit: int | None = None) -> Table:
-    """The frame as text, with the group of each row where the frame has a column ``group`` of ids."""
+def _table(frame: pd.DataFrame, groups: Sequence[Group] = (), limit: int | None = None, digits: int = 2) -> Table:
+    """The frame as text, with the group of each row where the frame has a column ``group`` of ids.
+
+    Numbers have four figures, and ``digits`` decimals at the least.
+    """
     if frame.index.name or isinstance(frame.index, pd.MultiIndex):
         frame = frame.reset_index()
     known = {group.id: group for group in groups}
@@ -216,7 +221,7 @@ def _table(frame: pd.DataFrame, groups: Sequence[Group] = (), limit: int | None 
         if not {"method", "label"} & set(shown.columns):
             labels = [group.label if group else str(i) for group, i in zip(of_rows, frame["group"], strict=False)]
             shown.insert(position if isinstance(position, int) else 0, "method", labels)
-    columns = [[_text(value) for value in shown.iloc[:, i]] for i in range(shown.shape[1])]
+    columns = [[_text(value, digits) for value in shown.iloc[:, i]] for i in range(shown.shape[1])]
     names = [" ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in shown.columns]
     heads = [(name.replace("_", " "), _are_numbers(cells)) for name, cells in zip(names, columns, strict=True)]
     cells_of_rows = zip(*columns, strict=True) if columns else [()] * len(shown)
@@ -224,7 +229,7 @@ def _table(frame: pd.DataFrame, groups: Sequence[Group] = (), limit: int | None 
     return Table(heads, rows, len(frame) - len(shown))
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, digits: int) -> str:
     if isinstance(value, bool) or type(value).__name__ == "bool_":
         return "yes" if value else "no"
     if isinstance(value, str):
@@ -235,11 +240,20 @@ def _text(value: Any) -> str:
             return MISSING
         if math.isinf(number):
             return "∞" if number > 0 else "−∞"
-        whole = number == round(number) and abs(number) < 1e15
-        return (f"{number:.0f}" if whole else f"{number:.4g}").replace("-", "−", 1 if number < 0 else 0)
+        return _number(number, digits).replace("-", "−", 1 if number < 0 else 0)
     if value is None or value is pd.NA or value is pd.NaT:
         return MISSING
     return str(value)
+
+
+def _number(number: float, digits: int) -> str:
+    size = abs(number)
+    if number == round(number) and size < 1e15:
+        return f"{number:.0f}"
+    if not 1e-4 <= size < 1e9:
+        return f"{number:.4g}"
+    least = f"{number:.{max(digits, 3 - math.floor(math.log10(size)))}f}"
+    return least.rstrip("0").rstrip(".") if "." in least else least
 
 
 def _are_numbers(cells: list[str]) -> bool:

@@ -136,6 +136,7 @@ def _write_task(
         settings=_settings(task),
         figures=pictures,
         groups=_groups(task, results, raw),
+        digits=task.metric.digits,
     )
     return section, written + paths, said + _said(task, verdicts)
 

@@ -100,7 +100,7 @@ def _could_show(row: Any, delta: float, metric: Metric) -> str:
     if row["n"] < LEAST:
         first = f"fewer than {LEAST} show nothing for sure"
     else:
-        first = f"so few could have shown {row['detectable']:.{metric.digits}f} {metric.difference}"
+        first = f"so few could have shown {metric.number(row['detectable'])} {metric.difference}"
     needed, _, span = seeds_text(row["seeds_needed"], row["seeds_low"], row["seeds_high"]).partition(" (")
     of = " of" if needed == THOUSANDS else ""
     span = f" ({span.removesuffix(')')}, as the spread is known)" if span else ""

@@ -62,19 +62,19 @@ def readable(table: pd.DataFrame, split: str = "test", metric: Metric = ACCURACY
     shown.loc[diverged, "n"] += " (" + table.loc[diverged, "diverged"].astype(str) + " diverged)"
     for weights in [str(column).removesuffix("_mean") for column in table if str(column).endswith("_mean")]:
         values, half_widths = table[f"{weights}_values"], table[f"{weights}_half_width"]
-        cells = [_cell(v, h, metric.digits) for v, h in zip(values, half_widths, strict=True)]
+        cells = [_cell(v, h, metric) for v, h in zip(values, half_widths, strict=True)]
         shown[f"{split} {metric.name} {metric.unit}".rstrip() + f", {weights} weights"] = cells
     return shown
 
 
-def _cell(values: list[float], half_width: float | None, digits: int) -> str:
+def _cell(values: list[float], half_width: float | None, metric: Metric) -> str:
     if not values:
         return "–"
     if len(values) <= 2 or half_width is None:
-        return ", ".join(f"{value:.{digits}f}" for value in values)
+        return ", ".join(map(metric.number, values))
     if half_width == 0:
-        return f"{values[0]:.{digits}f} (all equal)"
-    return f"{sum(values) / len(values):.{digits}f} ± {half_width:.{digits}f}"
+        return f"{metric.number(values[0])} (all equal)"
+    return f"{metric.number(sum(values) / len(values))} ± {metric.number(half_width)}"
 
 
 def readable_comparisons(comparisons: pd.DataFrame, metric: Metric = ACCURACY) -> pd.DataFrame:
@@ -106,7 +106,7 @@ def readable_comparisons(comparisons: pd.DataFrame, metric: Metric = ACCURACY) -
             ],
             "p (Holm)": c["p_holm"].map(_told(lambda p: p_value(p).removeprefix("p ").removeprefix("= "))),
             "verdict": c["verdict"],
-            "detectable": c["detectable"].map(_number(f"{{:.{digits}f}}")),
+            "detectable": c["detectable"].map(_told(metric.number)),
             "seeds needed": [
                 "–" if needed != needed else seeds_text(needed, low, high)
                 for needed, low, high in zip(c["seeds_needed"], c["seeds_low"], c["seeds_high"], strict=True)
@@ -118,13 +118,9 @@ def readable_comparisons(comparisons: pd.DataFrame, metric: Metric = ACCURACY) -
 def readable_budget(table: pd.DataFrame, metric: Metric = ACCURACY) -> pd.DataFrame:
     shown = table.copy()
     for column in ("default", "best", "best, other seeds"):
-        shown[column] = shown[column].map(_number(f"{{:.{metric.digits}f}}"))
-    shown["hours of training"] = shown["hours of training"].map(_number("{:.3g}"))
+        shown[column] = shown[column].map(_told(metric.number))
+    shown["hours of training"] = shown["hours of training"].map(_told("{:.3g}".format))
     return shown
-
-
-def _number(form: str) -> Callable[[float], str]:
-    return _told(form.format)
 
 
 def _told(words: Callable[[float], str]) -> Callable[[float], str]:

@@ -96,6 +96,12 @@ def usual_target(task: Task) -> float:
     return float(task.final.groupby("group")["value"].mean().median())
 
 
+def target_of(task: Task, asked: float | None) -> tuple[float, str]:
+    """The target that a reader asks for, else the usual one; and as it is written, with its unit."""
+    target = usual_target(task) if asked is None else asked
+    return target, (task.metric.number(target) if asked is None else f"{target:g}") + task.metric.unit
+
+
 def times(task: Task, target: float, of: str = "accuracy") -> pd.DataFrame:
     """One row per run of ours: group, seed, and the steps and seconds at which its metric (or its ``loss``) was first
     ``target`` or better; infinite where it never was, or the run diverged. Resolution: the evaluations."""

@@ -66,6 +66,7 @@ class Task:
     tuning_seeds: tuple[int, ...] | None = None
     """Seeds that settings are chosen on, so that the others are fresh; None: those that all settings have."""
     metric: Metric = ACCURACY
+    """With digits enough for ``delta``."""
 
 
 def together(tasks: Sequence[Task]) -> Task:
@@ -110,6 +111,7 @@ def tasks(
         groups, final, metric = _groups(runs), final_values(runs, metrics, kind, split), metric_of(runs)
         opposed = pairs(groups, baseline, family)
         matters = metric.delta if delta is None else delta
+        metric = metric.telling(matters)
         yield Task(
             name=str(runs["task"].iloc[0]),
             runs=runs,

@@ -200,7 +200,7 @@ def expected_best(task: Task, options: Options) -> Drawn | None:
         caption += f"on the validation split of the same runs, and reported on {task.split}."
     if sum(method.broken for method in methods):
         caption += " A diverged run counts as the worst run of its method."
-    alt = [f"{name.label.replace(chr(10), ' ')}: {name.y:.{task.metric.digits}f}{task.metric.unit}." for name in names]
+    alt = [f"{name.label.replace(chr(10), ' ')}: {task.metric.number(name.y)}{task.metric.unit}." for name in names]
     return finish(figure, task, title, caption, ["Expected best of all settings tried.", *alt], table)
 
 
@@ -276,7 +276,7 @@ def plot_sensitivity(ax: Axes, methods: Sequence[Tried], metric: Metric = ACCURA
         x, y = np.array([*gaps, max(end, 1e-3)]), np.array([*shares, 1.0])
         name, count = method.label.split("\n")
         worse = f",\n{method.broken} with diverged runs" if method.broken else ""
-        gap = f"{'−' if metric.sign > 0 else '+'}{gaps[-1]:.{metric.digits}f}"
+        gap = f"{'−' if metric.sign > 0 else '+'}{metric.number(gaps[-1])}"
         label = f"{name}\n{count.removesuffix(')')}, worst {gap}{worse})"
         names.append(_line(ax, x, y, method, label, drawstyle="steps-post", markevery=max(1, len(x) // 8)))
     ax.set_xlabel(f"{metric.difference} from the method's best setting")

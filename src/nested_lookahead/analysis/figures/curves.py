@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from nested_lookahead.analysis import statistics
+from nested_lookahead.analysis import statistics, targets
 from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish
 from nested_lookahead.analysis.figures.looks import Look, looks
 from nested_lookahead.analysis.figures.names import Name, named_lines, tag
@@ -60,6 +60,11 @@ def named(task: Task, metric: str) -> str:
     """What curves of a metric show: ``accuracy (%)``, ``bits per character``."""
     loss = f"loss ({task.metric.loss_unit})" if task.metric.loss_unit else "loss"
     return {"accuracy": task.metric.axis, "error": "error (%)", "loss": loss}[metric]
+
+
+def number(task: Task, metric: str, value: float) -> str:
+    """A value of what curves of a metric show; a loss, which no difference is asked of, to four figures."""
+    return f"{value:.4g}" if metric == "loss" else task.metric.number(value)
 
 
 def looks_of(task: Task, table: pd.DataFrame) -> dict[str, Look]:
@@ -172,8 +177,7 @@ def log_axis(ax: Axes) -> None:
 
 def time_to_target(task: Task, options: Options) -> Drawn | None:
     """The share of runs that reached a target, against epochs."""
-    means = task.final.groupby("group")["value"].mean()
-    target = options.target if options.target is not None else float(means.median())
+    target, level = targets.target_of(task, options.target)
     table = reached(task, target)
     if table.empty or not np.isfinite(target):
         return None
@@ -181,7 +185,6 @@ def time_to_target(task: Task, options: Options) -> Drawn | None:
     figure, (ax,) = new_figure(1, 1, 2.8)
     names = plot_reached(ax, table, styles, task.metrics["epoch"].max())
     metric = task.metric
-    level = f"{target:.4g}{metric.unit}"
     within = f"{level} or {'more' if metric.sign > 0 else 'less'}"
     ax.set_ylabel(f"share of runs at {within}")
     unnamed = named_lines(figure, ax, names)

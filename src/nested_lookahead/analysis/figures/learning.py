@@ -21,6 +21,7 @@ from nested_lookahead.analysis.figures.curves import (
     means,
     metric_axis,
     named,
+    number,
     plot_curves,
     plot_mean,
     plot_runs,
@@ -57,7 +58,11 @@ def learning_curves(task: Task, options: Options) -> Drawn | None:
     shown = task.metric.name if options.metric == "accuracy" else options.metric
     title = f"{task.split} {shown} over training, {task.weights} weights"
     ended = sorted(names, key=lambda name: name.y, reverse=options.metric == "accuracy" and task.metric.sign > 0)
-    alt = [f"{name.label.replace(chr(10), ' ')} ends at {name.y:.3g}." for name in ended if np.isfinite(name.y)]
+    alt = [
+        f"{name.label.replace(chr(10), ' ')} ends at {number(task, options.metric, name.y)}."
+        for name in ended
+        if np.isfinite(name.y)
+    ]
     return finish(
         figure,
         task,

@@ -138,9 +138,7 @@ def plot_outcomes(
 
 
 def _said(row: Any, metric: Metric, gap: str = "\n") -> str:
-    middle, low = (
-        f"{row[key]:.{metric.digits}f}" if np.isfinite(row[key]) else "diverged" for key in ("median", "decile")
-    )
+    middle, low = (metric.number(row[key]) if np.isfinite(row[key]) else "diverged" for key in ("median", "decile"))
     more = [f"{row['failed']} of {row['n']} diverged"] if row["failed"] else []
     more += [f"{row['behind']} of {row['n']} failed"] if row.get("behind") else []
     more += [p_value(row["p"])] if "p" in row and np.isfinite(row["p"]) else []

@@ -32,6 +32,7 @@ from nested_lookahead.analysis.figures.names import Name, end_labels, tag, wrap
 from nested_lookahead.analysis.labels import setting, symbol
 from nested_lookahead.analysis.task import Task, once
 from nested_lookahead.drawing import SMALL, WIDTH, grid
+from nested_lookahead.metric import ACCURACY, Metric
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def heatmaps(task: Task, options: Options) -> Drawn | None:
     columns = 1 if wide > 5 else 2
     figure, axes = panels(len(shown), 0.48 * high + 0.85, columns)
     for ax, pair in zip(axes, shown, strict=True):
-        plot_heatmap(ax, pair)
+        plot_heatmap(ax, pair, task.metric)
         ax.set_title(wrap(pair.label, WIDTH / min(columns, len(shown)) - 0.5), loc="left", fontsize=SMALL)
     caption = (
         "Each cell is measured, none is interpolated: mean over seeds ± half-width of the 95% t interval of its "
@@ -101,17 +102,20 @@ def heatmaps(task: Task, options: Options) -> Drawn | None:
     said = f"{caption}{stop(every)}"
     title = f"final {task.split} {task.metric.axis} over pairs of settings, {task.weights} weights"
     return finish(
-        figure, task, title, said, [f"Mean {task.metric.axis}.", *_best_cells(every, task.metric.sign)], _cells(every)
+        figure, task, title, said, [f"Mean {task.metric.axis}.", *_best_cells(every, task.metric)], _cells(every)
     )
 
 
-def _best_cells(every: Sequence[Pair], sign: int) -> Iterator[str]:
+def _best_cells(every: Sequence[Pair], metric: Metric) -> Iterator[str]:
     for pair in every:
         cells = pair.cells.dropna(subset=["value"]).sort_values("value")
         if len(cells):
-            worst, best = (cells.iloc[0], cells.iloc[-1])[::sign]
-            names = [f"{setting(pair.x, c['x'])} {setting(pair.y, c['y'])} {c['value']:.2f}" for c in (best, worst)]
-            yield f"{pair.label.splitlines()[0]}: best {names[0]}, worst {names[1]}."
+            worst, best = (cells.iloc[0], cells.iloc[-1])[:: metric.sign]
+            one, other = (
+                f"{setting(pair.x, cell['x'])} {setting(pair.y, cell['y'])} {metric.number(cell['value'])}"
+                for cell in (best, worst)
+            )
+            yield f"{pair.label.splitlines()[0]}: best {one}, worst {other}."
 
 
 def _cells(every: Sequence[Pair]) -> pd.DataFrame:
@@ -123,7 +127,7 @@ def _cells(every: Sequence[Pair]) -> pd.DataFrame:
     return pd.concat(tables)[["method", "x", "y", "value", "half_width", "n", "diverged", "runs"]]
 
 
-def plot_heatmap(ax: Axes, pair: Pair) -> None:
+def plot_heatmap(ax: Axes, pair: Pair, metric: Metric = ACCURACY) -> None:
     """One rectangle per cell; values in it."""
     cells, colors = pair.cells, colormaps["cividis"]
     xs, ys = list(dict.fromkeys(cells["x"])), list(dict.fromkeys(cells["y"]))
@@ -139,7 +143,8 @@ def plot_heatmap(ax: Axes, pair: Pair) -> None:
         edge = "#BBBBBB" if hatch else "white"
         box = Rectangle((i - 0.5, j - 0.5), 1, 1, facecolor=face, edgecolor=edge, hatch=hatch)
         tag(ax.add_patch(box), group)
-        tag(ax.text(i, j, cell_text(cell), ha="center", va="center", fontsize=6.5, color=ink, linespacing=1.05), group)
+        text = cell_text(cell, metric)
+        tag(ax.text(i, j, text, ha="center", va="center", fontsize=6.5, color=ink, linespacing=1.05), group)
     ax.set_xticks(range(len(xs)), [_plain(value) for value in xs])
     ax.set_yticks(range(len(ys)), [_plain(value) for value in ys])
     ax.set_xlabel(symbol(pair.x))
@@ -155,15 +160,15 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value) or "not set"
 
 
-def cell_text(cell: Any) -> str:
+def cell_text(cell: Any, metric: Metric) -> str:
     """``97.20``, ``±0.31``, ``n=5 ×1`` below each other."""
     if not cell["runs"]:
         return ""
     lost = f"×{cell['diverged']}" if cell["diverged"] else ""
     if not cell["n"]:
         return lost
-    half = [f"±{cell['half_width']:.2f}"] if np.isfinite(cell["half_width"]) else []
-    return "\n".join([f"{cell['value']:.2f}", *half, f"n={cell['n']} {lost}".strip()])
+    half = [f"±{metric.number(cell['half_width'])}"] if np.isfinite(cell["half_width"]) else []
+    return "\n".join([metric.number(cell["value"]), *half, f"n={cell['n']} {lost}".strip()])
 
 
 def interactions(task: Task, options: Options) -> Drawn | None:
@@ -191,7 +196,7 @@ def interactions(task: Task, options: Options) -> Drawn | None:
         task,
         title,
         caption,
-        [f"Mean {task.metric.axis}.", *_best_cells(every, task.metric.sign)],
+        [f"Mean {task.metric.axis}.", *_best_cells(every, task.metric)],
         _cells(every),
     )
 

@@ -17,6 +17,7 @@ from nested_lookahead.analysis.figures.names import row_height, row_labels
 from nested_lookahead.analysis.sentences import bound, signed
 from nested_lookahead.analysis.task import together
 from nested_lookahead.drawing import SMALL, grid, new_figure
+from nested_lookahead.metric import ACCURACY, Metric
 
 if TYPE_CHECKING:
     from nested_lookahead.analysis.task import Task
@@ -43,7 +44,7 @@ def pooled_over(tasks: Sequence[Task], options: Options) -> Drawn | None:
     figure, axes = new_figure(len(shown), 1, sum(heights) + 0.5, height_ratios=heights, sharex=True)
     for ax, contrast, part, names in zip(axes, shown, parts, labels, strict=True):
         row_labels(ax, names, [""] * len(names), inches=2.4)
-        plot_pooled(ax, part, styles[contrast.group], tasks[0].delta, contrast.metric.digits)
+        plot_pooled(ax, part, styles[contrast.group], tasks[0].delta, contrast.metric)
         ax.set_title(f"{contrast.name}: {contrast.word}", loc="left", fontsize=SMALL)
     axes[-1].set_xlabel(f"difference ({tasks[0].metric.difference})")
     caption = (
@@ -88,12 +89,13 @@ def rows(contrast: Contrast) -> pd.DataFrame:
                  "low": contrast.decision.low, "high": contrast.decision.high})  # fmt: skip
     if np.isfinite(contrast.others.p):
         low, high = contrast.others.interval()
-        made.append({"stratum": f"such strata (τ = {contrast.tau:.2f})", "kind": "others", "n": np.nan,
+        name = f"such strata (τ = {contrast.metric.number(contrast.tau)})"
+        made.append({"stratum": name, "kind": "others", "n": np.nan,
                      "difference": contrast.others.mean, "low": low, "high": high})  # fmt: skip
     return pd.DataFrame(made).assign(contrast=contrast.name)
 
 
-def plot_pooled(ax: Axes, table: pd.DataFrame, look: Look, delta: float, digits: int = 2) -> None:
+def plot_pooled(ax: Axes, table: pd.DataFrame, look: Look, delta: float, metric: Metric = ACCURACY) -> None:
     """A row per row of such a table, the first on top, on axes that have their row labels."""
     ax.axvspan(-delta, delta, color="#000000", alpha=0.07, lw=0)
     ax.axvline(0, color="#000000", lw=0.8)
@@ -108,8 +110,8 @@ def plot_pooled(ax: Axes, table: pd.DataFrame, look: Look, delta: float, digits:
             corners = [(ends[0], y), (row["difference"], y - 0.28), (ends[1], y), (row["difference"], y + 0.28)]
             fill = look.color if row["kind"] == "here" else "none"
             ax.add_patch(Polygon(corners, facecolor=fill, edgecolor=look.color, lw=1.0))
-        low, high = (bound(row[key], digits) for key in ("low", "high"))
-        mean = signed(row["difference"], digits)
+        low, high = (bound(row[key], metric.digits) for key in ("low", "high"))
+        mean = signed(row["difference"], metric.digits)
         said = f"{mean} [{low}, {high}]" if known else mean
         text = ax.text(1.02, y, said.replace("-", "−"), transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
         text.set_fontweight("bold" if row["kind"] == "here" else "normal")

@@ -18,6 +18,7 @@ from nested_lookahead.analysis.figures.names import MAX_DIRECT_LABELS, Name, nam
 from nested_lookahead.analysis.labels import LEARNING_RATES, setting
 from nested_lookahead.analysis.statistics import t_half_width
 from nested_lookahead.drawing import SMALL, grid, new_figure
+from nested_lookahead.metric import Metric
 
 if TYPE_CHECKING:
     from nested_lookahead.analysis.task import Task
@@ -115,7 +116,7 @@ def learning_rates(task: Task, options: Options) -> Drawn | None:
         task,
         title,
         caption,
-        ["Best learning rates.", *(_said(method, task.metric.sign) for method in shown)],
+        ["Best learning rates.", *(_said(method, task.metric) for method in shown)],
         _table(every),
     )
 
@@ -162,12 +163,12 @@ def rate_axis(axes: Sequence[Axes], shown: Sequence[Tuned], rows: int = 1) -> No
         axes[0].set_ylim(low - room / (1 - room) * (high - low), high)
 
 
-def _said(method: Tuned, sign: int) -> str:
+def _said(method: Tuned, metric: Metric) -> str:
     cells = method.cells.dropna(subset=["value"])
     if cells.empty:
         return f"{method.family.label}: all diverged."
-    best = cells.sort_values("value").iloc[-1 if sign > 0 else 0]
-    return f"{method.family.label}: {best['lr']:g}, {best['value']:.2f}."
+    best = cells.sort_values("value").iloc[-1 if metric.sign > 0 else 0]
+    return f"{method.family.label}: {best['lr']:g}, {metric.number(best['value'])}."
 
 
 def _table(every: Sequence[Tuned]) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from nested_lookahead.analysis.figures.curves import (
     curve_table,
     means,
     named,
+    number,
     plot_band,
 )
 from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish, panels
@@ -88,7 +89,10 @@ def settings_over_training(task: Task, options: Options) -> Drawn | None:
     )
     if task.groups["diverged"].any():
         caption += " With divergences, values are averaged over different other settings."
-    alt = [f"{row.method} {row.value} ends at {row.end:.3g}." for row in whole.itertuples()]
+    alt = [
+        f"{row['method']} {row['value']} ends at {number(task, options.metric, row['end'])}."
+        for _, row in whole.iterrows()
+    ]
     metric = task.metric.name if options.metric == "accuracy" else options.metric
     title = f"{task.split} {metric} over training by setting, {task.weights} weights"
     return finish(figure, task, title, caption, [f"{len(every)} settings of methods.", *alt], whole)

@@ -23,14 +23,16 @@ if TYPE_CHECKING:
 
 def anova(task: Task, options: Options) -> Drawn | None:
     """Exact variance shares of settings, their interactions and the seeds, on each complete grid."""
-    drawn = []
+    drawn, lost = [], ""
     parts, refused = complete_grids(task)
     for part in parts:
-        values = grid_values(task, part)
+        values, left_out = grid_values(task, part)
         if values is None:
             refused += f" Refused, as runs diverged or seeds differ: {part.label}."
         elif (table := shares(part, values)) is not None:
             drawn.append((f"{grid_label(part)}, n={values.shape[-1]}", table, part.look))
+            if left_out:
+                lost += f" Left out of {part.label}: {left_out} seed(s) on which a cell diverged or was not run."
     shown = drawn[:MAX_PANELS]
     if not shown:
         return None
@@ -48,7 +50,7 @@ def anova(task: Task, options: Options) -> Drawn | None:
     )
     if any(", n=1" in label for label, _, _ in shown):
         caption += " With one seed the highest interaction stands for the noise."
-    caption += refused
+    caption += lost + refused
     alt = [f"{label.splitlines()[0]}: " + ", ".join(f"{r.effect} {r.share:.0%}" for r in table.itertuples()) + "."
            for label, table, _ in drawn]  # fmt: skip
     whole = pd.concat([table.assign(method=label.splitlines()[0]) for label, table, _ in drawn])
@@ -57,19 +59,21 @@ def anova(task: Task, options: Options) -> Drawn | None:
     return finish(figure, task, title, caption + stop(drawn), alt, whole[columns_told])
 
 
-def grid_values(task: Task, family: Family) -> Any:
-    """Final accuracies, an axis per varying setting and a last one for the seeds all cells have; None with gaps."""
+def grid_values(task: Task, family: Family) -> tuple[Any, int]:
+    """Final accuracies, an axis per varying setting and a last one for the seeds that all cells have finished; None
+    with gaps. And how many seeds some cells have finished and others not."""
     by_seed = task.final[task.final["group"].isin(family.groups.index)].pivot_table(
         index="group", columns="seed", values="value", dropna=False
     )
-    by_seed = by_seed.dropna(axis="columns")
-    if by_seed.shape[1] == 0 or len(by_seed) < len(family.groups):
-        return None
+    whole = by_seed.dropna(axis="columns")
+    left_out = by_seed.shape[1] - whole.shape[1]
+    if whole.shape[1] == 0 or len(whole) < len(family.groups):
+        return None, left_out
     order = [
         family.with_value(**dict(zip(family.keys, values, strict=True)))[0]
         for values in itertools.product(*(family.values(key) for key in family.keys))
     ]
-    return by_seed.loc[order].to_numpy().reshape(*(len(family.values(key)) for key in family.keys), -1)
+    return whole.loc[order].to_numpy().reshape(*(len(family.values(key)) for key in family.keys), -1), left_out
 
 
 def shares(family: Family, values: Any) -> pd.DataFrame | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def speed(task: Task, options: Options) -> Drawn | None:
     """The ratio of each method's time to a target to its baseline's."""
-    target = options.target if options.target is not None else targets.usual_target(task)
+    target, level = targets.target_of(task, options.target)
     whole = targets.speeds(task, target) if np.isfinite(target) and len(task.comparisons) else pd.DataFrame()
     if whole.empty:
         return None
@@ -36,8 +36,7 @@ def speed(task: Task, options: Options) -> Drawn | None:
     row_labels(ax, labels, table["group"].tolist())
     plot_speed(ax, table, looks(task))
     caption = (
-        f"Time until {task.split} {task.metric.name} ({task.weights} weights) was first "
-        f"{target:.4g}{task.metric.unit}, over the baseline's, "
+        f"Time until {task.split} {task.metric.name} ({task.weights} weights) was first {level}, over the baseline's, "
         "paired by seed: steps (filled, with 95% interval) and seconds of training (open, above; only of runs on the "
         "same device). "
         "Where all runs reached it, the geometric mean and Student's interval of the logarithms; else the median, with "
@@ -48,7 +47,7 @@ def speed(task: Task, options: Options) -> Drawn | None:
     alt = [
         f"{row['label']} {row['shown']}".strip() + f": {_said(row)}.".replace("\n", ", ") for _, row in whole.iterrows()
     ]
-    title = f"time to {target:.4g}{task.metric.unit} {task.split} {task.metric.name}, as a multiple of the baseline's"
+    title = f"time to {level} {task.split} {task.metric.name}, as a multiple of the baseline's"
     return finish(figure, task, title, caption, ["Ratios of steps.", *alt], whole)
 
 
@@ -102,7 +101,8 @@ def _said(row: Any) -> str:
 
 
 def _number(value: float) -> str:
-    return "∞" if np.isinf(value) else f"{value:.2f}" if value else "0"
+    """A ratio, with more digits where two would be none."""
+    return "∞" if np.isinf(value) else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 # --- over tasks -----------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def profile_table(tasks: Sequence[Task], target: float | None) -> pd.DataFrame:
     half did not get there) and ratio to the fastest method. Methods that were run on all tasks."""
     parts = []
     for task in tasks:
-        found = targets.times(task, target if target is not None else targets.usual_target(task))
+        found = targets.times(task, targets.target_of(task, target)[0])
         medians = found.groupby("group")["step"].median()
         best = medians.groupby(task.groups["label"].reindex(medians.index)).min()
         parts.append(pd.DataFrame({"label": best.index, "task": task.name, "steps": best.to_numpy()}))

@@ -104,7 +104,8 @@ def _category_figure(task: Task, drawn: list[tuple[str, pd.DataFrame]], title: s
         ax.set_title(wrap(label, inches), loc="left", fontsize=SMALL)
         ax.set_ylabel(f"{task.split} {task.metric.axis}", fontsize=SMALL)
     table = pd.concat([t.assign(method=label.split("\n")[0]) for label, t in drawn]).drop(columns=["color", "values"])
-    alt = [f"{r.method} {r.tick} {r.value:.2f}." for r in table.itertuples() if r.n != 0]
+    there = table[table["n"] > 0]
+    alt = [f"{r['method']} {r['tick']} {task.metric.number(r['value'])}." for _, r in there.iterrows()]
     said = f"{caption}{stop(drawn)}"
     return finish(figure, task, f"{title}, {task.weights} weights", said, [f"Mean {task.metric.axis}.", *alt], table)
 
