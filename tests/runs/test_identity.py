@@ -148,6 +148,15 @@ def test_labels(overrides, text):
     assert label(plain(*overrides)).startswith(text)
 
 
+def test_a_fault_that_is_mended_is_in_the_label_and_the_identity():
+    replica, mended = (
+        plain("optimizer=nested_lookahead_replica", *more) for more in ([], ["optimizer.off_by_one=false"])
+    )
+    assert label(replica) == "nested_lookahead_replica-sgd-k5-a0.5-s5-h0.5-none"
+    assert label(mended) == "nested_lookahead_replica-sgd-k5-a0.5-s5-h0.5-oboFalse-none"
+    assert identity(mended) != identity(replica)
+
+
 def test_a_setting_that_comes_later_is_in_the_label_by_its_initials():
     optimizer = DEFAULT["optimizer"] | {"outer_momentum": 0.7}
     assert label(DEFAULT | {"optimizer": optimizer}).endswith("-om0.7-none")

@@ -42,6 +42,7 @@ ADDED: dict[str, Any] = {
     "param_groups": None,
     "dataset.train_samples": 4000,
     "dataset.test_samples": 1000,
+    **dict.fromkeys(("optimizer.outer_misfires", "optimizer.off_by_one", "optimizer.pullback_inert"), True),
 }
 """Keys that came after runs had been recorded, with the value that stands for what those runs did.
 
@@ -61,7 +62,7 @@ def computed(config: Mapping[str, Any]) -> dict[str, Any]:
     def counts(key: str, value: Any) -> bool:
         if key.endswith("_target_"):
             return not str(value).startswith(OWN)
-        return key not in (*BOOKKEEPING, *FEEDERS, "seed") and not (key in ADDED and value == ADDED[key])
+        return key not in (*BOOKKEEPING, *FEEDERS, "seed") and not _as_before(key, value)
 
     def kept(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         found = {key: inside(v, f"{prefix}{key}.") for key, v in node.items() if counts(prefix + key, v)}
@@ -78,6 +79,10 @@ def computed(config: Mapping[str, Any]) -> dict[str, Any]:
     return kept(config, "")
 
 
+def _as_before(key: str, value: Any) -> bool:
+    return key in ADDED and value == ADDED[key]
+
+
 def identity(config: Mapping[str, Any]) -> str:
     """Eight hex digits that stand for what a run computes, whatever its seed."""
     return hashlib.sha256(json.dumps(computed(config), sort_keys=True).encode()).hexdigest()[:8]
@@ -89,7 +94,11 @@ def label(config: Mapping[str, Any]) -> str:
     if "inner" not in optimizer:
         return str(optimizer["name"])
     parts = [optimizer["name"], optimizer["inner"]["name"]]
-    parts += [_initials(key) + _short(value) for key, value in optimizer.items() if key not in SAID_APART]
+    parts += [
+        _initials(key) + _short(value)
+        for key, value in optimizer.items()
+        if key not in SAID_APART and not _as_before(f"optimizer.{key}", value)
+    ]
     parts += [_layer(layer) for layer in optimizer.get("layers", [])]
     pullback = optimizer["pullback"]
     parts.append("+".join(map(str, pullback)) if isinstance(pullback, list) else str(pullback))
