@@ -112,7 +112,7 @@ class Split:
 
 @dataclass
 class Evaluation:
-    """How a run is measured: on clean data, the same for every method of a study."""
+    """How a run is measured: the same for every method of a study."""
 
     every: int = within(">= 1")
     """Epochs between evaluations; the last epoch is always evaluated."""
@@ -123,6 +123,8 @@ class Evaluation:
     """Number of training batches from which batch-norm statistics are estimated for the slow weights."""
     weights: str = MISSING
     """Whose validation metric is a run's one number: ``fast``, ``slow``, or an average that the run keeps."""
+    augment: bool = MISSING
+    """Whether the fast weights are also measured on samples that are augmented as in training, as ``augmented``."""
 
 
 @dataclass

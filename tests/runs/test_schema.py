@@ -219,7 +219,7 @@ def said(*overrides):
     [
         ("optimizer.kk=3", "optimizer.kk: no such key; did you mean 'k'? optimizer has _target_, alpha, h, inner, k"),
         ("+optimizer.kk=3", "optimizer.kk: no such key; did you mean 'k'? optimizer has _target_, alpha, h, inner, k"),
-        ("+evaluation.evry=3", "evaluation.evry: no such key; did you mean 'every'? evaluation has batch_size, "),
+        ("+evaluation.evry=3", "evaluation.evry: no such key; did you mean 'every'? evaluation has augment, "),
         ("dataset.val_fraction=0.1", "dataset.val_fraction: no such key; did you mean 'split.val_fraction'? dataset"),
         ("+dataset.split.fraction=0.1", "dataset.split.fraction: no such key; did you mean 'val_fraction'? dataset."),
         (
@@ -246,6 +246,7 @@ def said(*overrides):
         ("checkpoint_minutes=inf", "checkpoint_minutes=inf: must be a finite number"),
         ("evaluation.weights=slwo", "evaluation.weights=slwo: must be one of fast, slow; ema and tail add some"),
         ("evaluation.weights=ema", "evaluation.weights=ema: must be one of fast, slow; ema and tail add some"),
+        ("evaluation.augment=true", "evaluation.augment=true: augment=none augments nothing"),
         ("ema=abc", "ema=abc: must be in (0, 1)"),
         ("precision=fp8", "precision=fp8: must be one of auto, fp32, bf16, fp16"),
         ("model=resnet", "In 'config': Could not find 'model/resnet': available options in 'model': cnn, cnn1d"),

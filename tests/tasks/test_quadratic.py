@@ -17,7 +17,7 @@ from nested_lookahead.training.fit import fit
 from nested_lookahead.training.hardware import Hardware
 from nested_lookahead.training.trainer import Recipe, Trainer
 
-EVALUATION = Evaluation(every=1, batch_size=10, train_samples=1, bn_batches=1, weights="fast")
+EVALUATION = Evaluation(every=1, batch_size=10, train_samples=1, bn_batches=1, weights="fast", augment=False)
 OPTIMIZERS = {
     "sgd": ((), lambda sgd: sgd),
     "lookahead": (((5, 0.5),), lambda sgd: Lookahead(sgd, 5, 0.5)),

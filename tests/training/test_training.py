@@ -2,12 +2,15 @@
 
 import contextlib
 import copy
+import dataclasses
+import functools
 import itertools
 import math
 import os
 import platform
 import subprocess
 import sys
+import types
 import warnings
 
 import pytest
@@ -19,6 +22,7 @@ from nested_lookahead.runs.build import build_optimizer
 from nested_lookahead.runs.schema import Choice, OptimizerChoice
 from nested_lookahead.settings import Evaluation, Split
 from nested_lookahead.tasks import models
+from nested_lookahead.tasks.augment import standard
 from nested_lookahead.tasks.data import Dataset, TensorSamples, split_source
 from nested_lookahead.tasks.datasets import digits
 from nested_lookahead.tasks.models import cnn, mlp, resnet18, resnet18_cifar
@@ -29,7 +33,7 @@ from nested_lookahead.training.hardware import Hardware
 from nested_lookahead.training.trainer import Diverged, Recipe, Trainer, seed_of
 
 CPU = Hardware(torch.device("cpu"), "fp32", channels_last=False)
-EVALUATION = Evaluation(every=1, batch_size=64, train_samples=100, bn_batches=3, weights="fast")
+EVALUATION = Evaluation(every=1, batch_size=64, train_samples=100, bn_batches=3, weights="fast", augment=False)
 
 
 def random_split(n, seed=0, shape=(1, 8, 8)):
@@ -225,7 +229,7 @@ def test_evaluation_leaves_no_trace():
 @pytest.mark.parametrize(("every", "epochs"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (9, [5])])
 def test_evaluations_come_every_so_often_and_at_the_end(every, epochs):
     trainer = make_trainer(epochs=5)
-    evaluation = Evaluation(every=every, batch_size=64, train_samples=10, bn_batches=1, weights="fast")
+    evaluation = Evaluation(every=every, batch_size=64, train_samples=10, bn_batches=1, weights="fast", augment=False)
     assert [rows[0]["epoch"] for rows in fit(trainer, evaluation)] == epochs
 
 
@@ -249,7 +253,7 @@ def test_a_run_stopped_after_any_step_yields_the_rows_it_would_have(every, stop)
     def rows_of(trainer, on_step=lambda trainer: None):
         rows = []
         with contextlib.suppress(Stop):
-            for evaluation_rows in fit(trainer, Evaluation(every, 64, 20, 1, "fast"), on_step):
+            for evaluation_rows in fit(trainer, Evaluation(every, 64, 20, 1, "fast", False), on_step):
                 rows += [{key: value for key, value in row.items() if key != "seconds"} for row in evaluation_rows]
         return rows
 
@@ -343,6 +347,39 @@ def test_augmentation_is_in_training_and_not_in_the_evaluation():
     assert calls == []
     evaluate(trainer, EVALUATION)  # batch norm of the slow weights sees what training sees
     assert calls == [32, 32, 32]
+
+
+def test_an_evaluation_may_be_of_augmented_samples_as_well():
+    evaluation = dataclasses.replace(EVALUATION, augment=True)
+    trainer = make_trainer(augment=functools.partial(standard, padding=2))
+    trainer.train_epoch()
+    before, clean = copy.deepcopy(trainer.state_dict()), evaluate(trainer, EVALUATION)
+    rows = evaluate(trainer, evaluation)
+    assert rows[: len(clean)] == clean
+    augmented = {row["split"]: row for row in rows[len(clean) :]}
+    assert [row["weights"] for row in augmented.values()] == ["augmented"] * 3
+    assert evaluate(trainer, evaluation) == rows, "other images the second time"
+    assert str(trainer.state_dict()) == str(before)
+
+    parts = torch.split(trainer.data.test.images, 64), range(2)
+    images = torch.cat([standard(x, torch.Generator().manual_seed(i), 2) for x, i in zip(*parts, strict=True)])
+    by_hand = dataclasses.replace(trainer.data, test=TensorSamples(images, trainer.data.test.labels))
+    assert not images.equal(trainer.data.test.images)
+    trainer.data = by_hand
+    expected = next(row for row in evaluate(trainer, EVALUATION) if row["split"] == "test")
+    assert (augmented["test"]["loss"], augmented["test"]["accuracy"]) == (expected["loss"], expected["accuracy"])
+
+
+def test_augmented_samples_are_the_same_whoever_measures_them():
+    """Of several processes each takes its own batches."""
+    trainer = make_trainer(augment=functools.partial(standard, padding=2))
+    whole = measure(trainer, trainer.data.test, 32, augmented=True)
+    parts = []
+    for rank in range(2):
+        trainer.processes = types.SimpleNamespace(every=slice(rank, None, 2), sum=lambda *sums: parts.append(sums))
+        measure(trainer, trainer.data.test, 32, augmented=True)
+    loss, score, count = (sum(one) for one in zip(*parts, strict=True))
+    assert (loss / count, score / count) == pytest.approx(whole, rel=1e-6)
 
 
 def test_the_augmentation_stream_is_saved_and_its_own():

@@ -51,7 +51,7 @@ def test_a_training_step_never_waits_for_the_device(compile):
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
 def test_compiled_training_computes_the_same(precision):
     """Also after evaluations, which use the same parameters outside the graphs, with the slow weights in them."""
-    evaluation = Evaluation(every=1, batch_size=128, train_samples=128, bn_batches=2, weights="fast")
+    evaluation = Evaluation(every=1, batch_size=128, train_samples=128, bn_batches=2, weights="fast", augment=False)
     results = []
     for compile in (False, True):
         trainer = make_trainer(compile, precision)

@@ -42,6 +42,7 @@ ADDED: dict[str, Any] = {
     "param_groups": None,
     "dataset.train_samples": 4000,
     "dataset.test_samples": 1000,
+    "evaluation.augment": False,
     **dict.fromkeys(("optimizer.outer_misfires", "optimizer.off_by_one", "optimizer.pullback_inert"), True),
 }
 """Keys that came after runs had been recorded, with the value that stands for what those runs did.

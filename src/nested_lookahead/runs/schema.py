@@ -165,6 +165,10 @@ def resolve(cfg: DictConfig) -> Config:
     }
     config = Config(**values | chosen)
     config.param_groups = _param_groups(config)
+    if config.evaluation.augment and config.augment.name == "none":
+        raise UserError(
+            "evaluation.augment=true: augment=none augments nothing; choose another, such as augment=standard"
+        )
     kinds = ["fast", "slow", *ema_names(config.decays()), *(["tail"] if config.tail is not None else [])]
     check_range(
         "evaluation.weights", config.evaluation.weights, f"one of {', '.join(kinds)}", "; ema and tail add some"

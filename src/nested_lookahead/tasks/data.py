@@ -52,9 +52,12 @@ class Stream(Samples, Protocol):
         """The samples to train on, and those held out."""
 
 
-def in_order(samples: Samples, size: int, every: slice = slice(None)) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of ``size``, the last one possibly smaller; of these, the ones that ``every`` takes."""
-    return samples.fetch(torch.split(torch.arange(len(samples)), size)[every]) if len(samples) else iter(())
+def in_order(
+    samples: Samples, size: int, every: slice = slice(None), seed: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of ``size``, the last one possibly smaller; of these, the ones that ``every`` takes. With a seed, as they
+    are shown in training."""
+    return samples.fetch(torch.split(torch.arange(len(samples)), size)[every], seed) if len(samples) else iter(())
 
 
 @dataclass(frozen=True)

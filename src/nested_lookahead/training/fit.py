@@ -15,6 +15,8 @@ from nested_lookahead.tasks.data import Samples, in_order
 from nested_lookahead.training.averages import has_modes, own_average
 from nested_lookahead.training.trainer import Diverged, Trainer
 
+AUGMENTED = "augmented"
+"""In the place of a kind of weights: the fast ones, on samples that are augmented as in training."""
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -70,7 +72,10 @@ def divergence(rows: list[Row]) -> str | None:
 
 
 def evaluate(trainer: Trainer, evaluation: Evaluation) -> list[Row]:
-    """One row per split and kind of weights: the fast ones, a Lookahead's outermost slow ones, and averages."""
+    """One row per split and kind of weights: the fast ones, a Lookahead's outermost slow ones, averages.
+
+    The fast ones also as `AUGMENTED`, where that is asked for.
+    """
     trainer.processes.copy_from_first(*trainer.model.buffers())  # each has seen other batches
     data, size = trainer.data, evaluation.train_samples
     splits = {
@@ -81,19 +86,20 @@ def evaluate(trainer: Trainer, evaluation: Evaluation) -> list[Row]:
     rows: list[Row] = []
     kinds = ["fast", *(["slow"] if hasattr(trainer.optimizer, "slow_weights") else [])]
     kinds += [name for name, average in trainer.averages.items() if average.ready]
-    for weights in kinds:
+    for kind in [*kinds, *([AUGMENTED] if evaluation.augment else [])]:
+        weights = "fast" if kind == AUGMENTED else kind
         others = weights != "fast" or has_modes(trainer.optimizer)
         with weights_in(trainer, evaluation, weights) if others else nullcontext():
             for name, split in splits.items():
                 if not len(split):
                     continue
-                loss, accuracy = measure(trainer, split, evaluation.batch_size)
+                loss, accuracy = measure(trainer, split, evaluation.batch_size, kind == AUGMENTED)
                 rows.append(
                     Row(
                         step=trainer.step,
                         epoch=trainer.epoch,
                         split=name,
-                        weights=weights,
+                        weights=kind,
                         loss=loss,
                         accuracy=accuracy,
                         lr=trainer.lr,
@@ -104,13 +110,20 @@ def evaluate(trainer: Trainer, evaluation: Evaluation) -> list[Row]:
 
 
 @torch.no_grad()
-def measure(trainer: Trainer, split: Samples, batch_size: int) -> tuple[float, float]:
-    """Mean loss and score over a split: of a classification, cross-entropy in nats and the share of correct answers."""
+def measure(trainer: Trainer, split: Samples, batch_size: int, augmented: bool = False) -> tuple[float, float]:
+    """Mean loss and score over a split: of a classification, cross-entropy in nats and the share of correct answers.
+
+    Augmented samples are the same ones every time and in every run: those of batch i are drawn with the seed i.
+    """
     trainer.model.eval()
     device, objective = trainer.hardware.device, trainer.data.objective
     loss, score = torch.zeros((), device=device), torch.zeros((), device=device)
     count = torch.zeros((), dtype=torch.int64, device=device)
-    for images, labels in in_order(split, batch_size, trainer.processes.every):
+    every = trainer.processes.every
+    batches = in_order(split, batch_size, every, seed=0 if augmented else None)
+    for i, (images, labels) in zip(range(len(split))[every], batches, strict=False):
+        if augmented:
+            images = trainer.recipe.augment(images, torch.Generator(device).manual_seed(i))
         with trainer.hardware.autocast():
             logits = trainer.model(trainer.data.normalize(images, trainer.hardware.channels_last))
         loss += objective.loss(logits.float(), labels, reduction="sum")
