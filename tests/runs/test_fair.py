@@ -363,6 +363,64 @@ def test_a_value_on_the_command_line_is_the_same_for_all_arms(made, fair_sweep):
     assert {study for study, *_ in made} == {"mine/tuning", "mine/final"}
 
 
+FIXED = {
+    "params": {"lr": 0.1},
+    "arms": {
+        "sgd": {"optimizer": "sgd", "ema": 0.9},
+        "averaged": {"runs_of": "sgd", "weights": ["ema"]},
+        "nested": {"optimizer": "nested_lookahead"},
+    },
+}
+
+
+def test_where_there_is_nothing_to_choose_there_are_final_runs_alone(made, fair_sweep):
+    status, out, err = fair_sweep(**FIXED)
+    assert (status, err) == (0, "")
+    assert sorted(made) == [("digits/final", method, seed) for method in ("nested_lookahead", "sgd") for seed in (0, 1)]
+    assert re.search(r"final +4 runs: 3 arms on 2 seeds", out)
+    assert "chosen" not in out
+    found = stored()
+    assert {name: (one["trial"], one["weights"]) for name, one in found["chosen"].items()} == {
+        "sgd": (None, "slow"), "averaged": (None, "ema"), "nested": (None, "slow"),
+    }  # fmt: skip
+    assert found["arms"]["nested"]["trials"] == []
+    assert Metric.read(found["metric"]) == ACCURACY
+    assert fair.read(Path("outputs/digits")).plain() == found
+
+
+@pytest.mark.parametrize("until", ["tuning", "finalists"])
+def test_where_there_is_nothing_to_choose_nothing_is_made_before_the_end(until, made, fair_sweep):
+    assert fair_sweep(**FIXED, until=until)[0] == 0
+    assert made == []
+
+
+def test_an_arm_with_nothing_to_choose_is_not_tuned(made, fair_sweep):
+    arms = {**FIXED["arms"], "nested": {"optimizer": "nested_lookahead", "optimizer.k": "int(interval(2, 9))"}}
+    status, out, _ = fair_sweep(**FIXED | {"arms": arms})
+    assert status == 0
+    tuned = {method for study, method, _ in made if study == "digits/tuning"}
+    final = {method for study, method, _ in made if study == "digits/final"}
+    assert (tuned, final) == ({"nested_lookahead"}, {"sgd", "nested_lookahead"})
+    assert "chosen         nested: trial " in out
+    assert "chosen         sgd" not in out
+
+
+def test_one_setting_is_tried_where_weights_are_chosen_among(made, fair_sweep):
+    arms = {**FIXED["arms"], "averaged": {"runs_of": "sgd", "weights": ["ema", "fast"]}}
+    assert fair_sweep(**FIXED | {"arms": arms})[0] == 0
+    assert {method for study, method, _ in made if study == "digits/tuning"} == {"sgd"}
+    assert len(stored()["arms"]["averaged"]["trials"][0]["values"]["ema"]) == 3
+
+
+@pytest.mark.slow
+def test_a_dry_run_lists_the_final_runs_where_there_are_no_others(made, fair_sweep):
+    status, out, _ = fair_sweep("hydra/launcher=list", **FIXED)
+    assert status == 0
+    assert "4 runs, 4 directories; nothing was trained" in out
+    assert made == []
+    assert not Path("outputs").exists()
+
+
 def test_less_is_better_of_such_a_metric():
     bits = Metric("bits", better="down")
     assert fair.ranked(Arm("a"), [trial(0, 2.0), trial(1, 1.5)], bits.sign)[0][0].number == 1

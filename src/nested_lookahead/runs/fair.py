@@ -222,7 +222,7 @@ def check_arms(arms: Mapping[str, Arm], contrasts: Sequence[tuple[str, str]]) ->
 
 @dataclass(frozen=True)
 class Chosen:
-    """What was chosen for an arm. ``trial`` is None of one that follows another."""
+    """What was chosen for an arm. ``trial`` is None of one that follows another, or has nothing to choose."""
 
     trial: int | None
     settings: Mapping[str, str]

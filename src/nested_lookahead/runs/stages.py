@@ -14,9 +14,11 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from nested_lookahead.errors import UserError
 from nested_lookahead.metric import Metric
 from nested_lookahead.runs import fair, files
+from nested_lookahead.runs.build import build_source
 from nested_lookahead.runs.grids import ListLauncher, RunSweeper, refuse_empty
 from nested_lookahead.runs.job import require_validation
 from nested_lookahead.runs.sweeps import PlannedRun
+from nested_lookahead.runs.workers import importing
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,8 @@ class FairSweeper(RunSweeper):
 
     Three stages, each a set of ordinary runs: ``trials`` points of each arm's space on the ``tuning_seeds``; the best
     ``finalists`` of them on the ``finalist_seeds`` as well; the best of these, by all tuning seeds, on the
-    ``final_seeds``. Seeds and ranges are written as Hydra's sweeps are.
+    ``final_seeds``. Arms with nothing to choose take part in the last stage alone. Seeds and ranges are written as
+    Hydra's sweeps are.
 
     Args:
         params: keys with values, or ranges, that all arms have.
@@ -66,22 +69,31 @@ class FairSweeper(RunSweeper):
         self.until, self.final_params = until, dict(final_params or {})
         self.count, self.finalists, self.sobol_seed = trials, finalists, sobol_seed
         self.seeds_text = {"tuning": tuning_seeds, "finalists": finalist_seeds, "final": final_seeds}
+        self.metric = Metric("")
         self.contrasts_text = {"primary": list(primary), "secondary": list(secondary)}
 
     def sweep(self, arguments: list[str]) -> Any:
         self._prepare(arguments)
         trials = {name: self._trials(arm) for name, arm in self.arms.items() if arm.runs_of is None and not arm.follows}
-        sign = self._tune("tuning", trials, self.seeds["tuning"])
+        undecided = {
+            name: own
+            for name, own in trials.items()
+            if len(own) > 1 or any(len(arm.weights) > 1 for _, arm in self._readers(name))
+        }
+        if not undecided:
+            return self._finish(trials, {}, 1)
+        sign = self._tune("tuning", undecided, self.seeds["tuning"])
         if self.until == "tuning":
             return []
         if sign is not None:
             best = {
                 name: fair.finalists(arm, trials[arm.runs_of or name], sign, self.finalists)
                 for name, arm in self._choosing()
+                if (arm.runs_of or name) in undecided
             }
             further = {
                 name: [t for t in own if any(t in best[arm.name] for _, arm in self._readers(name))]
-                for name, own in trials.items()
+                for name, own in undecided.items()
             }
             sign = self._tune("finalists", further, self.seeds["finalists"])
         if sign is None:
@@ -200,7 +212,6 @@ class FairSweeper(RunSweeper):
         jobs = self._made(stage, fair.TUNING, [(trial.settings, seed) for _, trial, seed in wanted])
         if isinstance(self.launcher, ListLauncher) and not all(_is_finished(job) for job in jobs):
             return None
-        self.metric = Metric("")
         for (name, trial, seed), job in zip(wanted, jobs, strict=True):
             assert job.path is not None
             kinds = dict.fromkeys(kind for _, arm in self._readers(name) for kind in arm.weights)
@@ -230,17 +241,21 @@ class FairSweeper(RunSweeper):
         """Choose by all tuning seeds, say and write what was chosen, and make the runs on fresh seeds."""
         chosen: dict[str, tuple[int | None, dict[str, str], str]] = {}
         for name, arm in self._choosing():
-            trial, weights = fair.ranked(arm, best[name], sign)[0]
-            chosen[name] = (trial.number, trial.settings, weights)
-            log.info("%s", self._choice_text(arm, best[name], sign))
+            if name in best:
+                trial, weights = fair.ranked(arm, best[name], sign)[0]
+                chosen[name] = (trial.number, trial.settings, weights)
+                log.info("%s", self._choice_text(arm, best[name], sign))
+            else:
+                chosen[name] = (None, trials[arm.runs_of or name][0].settings, arm.weights[0])
         for name, arm in self.arms.items():
             if arm.follows:
                 _, settings, _ = chosen[arm.follows]
                 chosen[name] = (None, arm.following(settings), arm.weights[0])
         wanted = [(settings, seed) for _, settings, _ in chosen.values() for seed in self.seeds["final"]]
-        if self.until == "finalists":
+        if self.until != "final":
             return []
-        log.info("%-13s  %d runs: %d arms on %d seeds", "final", len(wanted), len(chosen), len(self.seeds["final"]))
+        count = len({(*sorted(settings.items()), seed) for settings, seed in wanted})
+        log.info("%-13s  %d runs: %d arms on %d seeds", "final", count, len(chosen), len(self.seeds["final"]))
         firsts = self._compose(
             [self._overrides(settings, fair.FINAL, self.seeds["final"][0]) for _, settings, _ in chosen.values()]
         )
@@ -277,7 +292,7 @@ class FairSweeper(RunSweeper):
         sign: int,
     ) -> None:
         described = {
-            name: fair.described(arm, [] if arm.follows else trials[arm.runs_of or name], sign)
+            name: fair.described(arm, trials[arm.runs_of or name] if chosen[name][0] is not None else [], sign)
             for name, arm in self.arms.items()
         }
         made = {}
@@ -291,6 +306,9 @@ class FairSweeper(RunSweeper):
             )
         folder = firsts[0].path.parent.parent.parent  # type: ignore[union-attr]
         folder.mkdir(parents=True, exist_ok=True)
+        if not self.metric.name:  # no run has told it
+            with importing():
+                self.metric = build_source(firsts[0].config.dataset).objective.metric  # type: ignore[union-attr]
         found = fair.Comparison(self.metric, self.seeds, self.contrasts, described, made)
         with files.replacing(folder / fair.FILE) as file:
             json.dump(found.plain(), file, indent=1)
