@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT
 from hydra.core.plugins import Plugins
 
+from nested_lookahead.analysis import notebook
 from nested_lookahead.runs import schema
 from nested_lookahead.runs.build import build
 from nested_lookahead.runs.identity import run_name
@@ -40,8 +41,9 @@ RUNS = {
 }
 
 
-FAIR = {"fair": 48, **{f"answer/{path.stem}": 336 for path in (ROOT / "conf/experiment/answer").glob("*.yaml")}}
-"""Fair sweeps, with the runs of their first stage."""
+FAIR = {"fair": 48, **{f"answer/{path.stem}": 336 for path in (ROOT / "conf/experiment/answer").glob("*_*_*.yaml")}}
+FAIR["answer/published_rule"] = 500
+"""Fair sweeps, with the runs of their first stage; the last one has nothing to choose."""
 
 
 def test_all_presets_are_tried():
@@ -53,7 +55,11 @@ def test_all_presets_are_tried():
 # Each part that cells are put together of, once.
 @pytest.mark.parametrize(
     "experiment",
-    ["fair", *(f"answer/{c}" for c in ("mnist1d_sgd_constant", "fashion_adamw_cosine", "language_adamw_cosine"))],
+    [
+        "fair",
+        *(f"answer/{cell}" for cell in ("mnist1d_sgd_constant", "fashion_adamw_cosine", "language_adamw_cosine")),
+        "answer/published_rule",
+    ],
 )
 def test_a_fair_sweep_lists_its_first_stage(command, experiment):
     """Every arm's settings are resolved, which a mistyped key or an impossible range would not be."""
@@ -185,9 +191,34 @@ def test_two_steps(experiment, settings, data_dir):
         assert trainer.train_step(images, labels).isfinite()
     assert any(not p.equal(b) for p, b in zip(trainer.model.parameters(), before, strict=True))
     trainer.data = dataclasses.replace(trainer.data, validation=trainer.data.train, test=trainer.data.train)
-    rows = evaluate(trainer, Evaluation(1, 50, 8, 1, "fast"))
+    rows = evaluate(trainer, Evaluation(1, 50, 8, 1, "fast", False))
     plain = settings.startswith(("method=sgd", "method=adam", "optimizer=adamw"))
     assert {row["weights"] for row in rows} == ({"fast"} if plain else {"fast", "slow"})
+
+
+@pytest.mark.slow
+def test_the_published_rule_is_taken_apart(command, data_dir):
+    """30 steps: the outer layer syncs at step 25, or misfires after steps 22 to 25."""
+    settings = (
+        *(f"dataset.data_dir={data_dir}", "dataset.split.train_size=120", "batch_size=4", "epochs=1"),
+        *("progress=false", "evaluation.bn_batches=2", "model.width=2", "hydra.sweeper.final_seeds='0,1'"),
+    )
+    status, out, _ = command("train.py", "experiment=answer/published_rule", *settings)
+    assert status == 0
+    assert "50 runs: 50 completed" in out
+    study = notebook.load("outputs/answer/published_rule")
+    found = notebook.compare(study)
+    assert len(found) == 33
+    assert set(found["n"]) == {2}
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = hydra.compose("config", ["experiment=answer/published_rule"], return_hydra_config=True)
+    arms = composed.hydra.sweeper.arms
+    assert {*found["group"], *found["baseline"]} == set(arms), "an arm that nothing is asked of"
+    first = study.runs[study.runs["seed"] == 0].merge(study.metrics[study.metrics["split"] == "test"], on="path")
+    losses = first.set_index("group")["loss"].to_dict()
+    alike = {(name, arm["runs_of"]) for name, arm in arms.items() if "inert" in name}
+    assert {losses[name] == losses[other] for name, other in alike} == {True}
+    assert len(set(losses.values())) == len(arms) - len(alike), "two arms compute the same"
 
 
 @pytest.mark.parametrize("experiment", ["cifar10", "cifar10_pullback", "cifar10_variation", "demo", "cifar100"])
