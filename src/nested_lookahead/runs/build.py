@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from nested_lookahead.errors import UserError, one_line
 from nested_lookahead.runs.schema import MUON, Choice, Config, OptimizerChoice
 from nested_lookahead.runs.typed import TRUSTED, below, targets
+from nested_lookahead.runs.versions import newer
 from nested_lookahead.runs.workers import importing, worker_number
 from nested_lookahead.training.processes import ALONE, Processes
 
@@ -169,10 +170,12 @@ def _call(group: str, choice: Choice, *args: Any) -> Any:
     UserError: the target does not take a setting, or is not to be called; the message names the group.
     """
     settings = {"_target_": choice.target, **choice.settings}
-    for key, target in targets(group.replace("/", "."), settings):
+    called = list(targets(group.replace("/", "."), settings))
+    for key, target in called:
         _check_lies_there(key, target)
+    allowed = newer(_execution_whitelist_=[target for _, target in called])
     try:
-        return instantiate(settings, *args, _convert_="all")
+        return instantiate(settings, *args, _convert_="all", **allowed)
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, (ValueError, TypeError, ImportError)):
