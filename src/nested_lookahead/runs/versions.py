@@ -24,7 +24,7 @@ def newer(**settings: Any) -> dict[str, Any]:
 def main_settings(arguments: Iterable[str]) -> dict[str, Any]:
     """Of ``hydra.main``: its version or, from 1.4 on, what a log's or a callback's ``_target_`` may name.
 
-    That is what any other one may, with the modules that the command line trusts; `build` has a list of its own.
+    That is what any other one may, with the modules that the command line trusts.
     """
     if not NEWER:
         return {"version_base": "1.3"}
