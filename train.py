@@ -2,7 +2,7 @@
 
 import sys
 
-from nested_lookahead.train import main, run
+from nested_lookahead.train import main, run  # with @hydra.main, for which shell completion looks into this file
 
 __all__ = ["main", "run"]
 

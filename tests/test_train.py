@@ -237,7 +237,7 @@ MISTAKES = [
     (["model=vit_tiny", "model.patch_size=3"], ["model=vit_tiny", "a multiple of patch_size=3"]),
     (
         ["optimizer/inner=custom", "optimizer.inner._target_=torch.optim.Adamaxx"],
-        ["optimizer/inner=adamaxx", "Error loading 'torch.optim.Adamaxx'"],
+        ["optimizer/inner=adamaxx", "there is no torch.optim.Adamaxx"],
     ),
     (["scheduler.final=-3"], ["scheduler.final=-3.0: must be >= 0"]),
     (["scheduler.warmup=1.5"], ["warmup=1.5: must be in [0, 1)"]),

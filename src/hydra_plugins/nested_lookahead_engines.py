@@ -13,6 +13,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
+from nested_lookahead.runs.versions import newer
+
 SLURM: dict[str, Any] = {
     "timeout_min": 240,
     "cpus_per_task": 8,
@@ -53,16 +55,22 @@ ENGINES: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
 """Group, name, module of the plugin, its dataclass, our defaults."""
 
 
+def store() -> None:
+    """These defaults over the plugins' own, which are loaded for that."""
+    ours: dict[str, Any] = {"provider": "nested_lookahead", **newer(replace=True)}
+    # Hydra's usual one is this: overridden in conf/config.yaml, no preset could choose another
+    ConfigStore.instance().store("basic", GRIDS, "hydra/sweeper", **ours)
+    for group, name, module, schema, defaults in ENGINES:
+        try:
+            plugin = import_module(f"hydra_plugins.{module}")
+        except ImportError:
+            continue
+        node = OmegaConf.merge(OmegaConf.structured(getattr(plugin, schema)), defaults)
+        ConfigStore.instance().store(name=name, node=node, group=group, **ours)
+
+
 class Engines(SearchPathPlugin):
-    """Stores these defaults over the plugins' own: Hydra calls it when it has loaded all plugins, in whatever order."""
+    """Hydra calls it when it has loaded all plugins, in whatever order."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        # Hydra's usual one is this: overridden in conf/config.yaml, no preset could choose another
-        ConfigStore.instance().store("basic", GRIDS, "hydra/sweeper", provider="nested_lookahead")
-        for group, name, module, schema, defaults in ENGINES:
-            try:
-                plugin = import_module(f"hydra_plugins.{module}")
-            except ImportError:
-                continue
-            node = OmegaConf.merge(OmegaConf.structured(getattr(plugin, schema)), defaults)
-            ConfigStore.instance().store(name=name, node=node, group=group, provider="nested_lookahead")
+        store()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 
 from nested_lookahead import __version__
@@ -25,6 +26,8 @@ def main() -> int:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("command", choices=MODULES)
+    if sys.argv[1:2] == ["-sc"]:
+        return _complete()
     name = parser.parse_args(sys.argv[1:2]).command
     sys.argv = [f"{PROGRAM} {name}", *sys.argv[2:]]
     try:
@@ -39,6 +42,18 @@ def main() -> int:
         )
         return 1
     return int(module.run())
+
+
+def _complete() -> int:
+    """Hydra's shell completion asks the program for words, with the whole line, in which train is none of Hydra's."""
+    program, *words = os.environ.get("COMP_LINE", f"{PROGRAM} train ").split(" ")
+    if len(words) < 2:
+        print(*MODULES)
+    if len(words) < 2 or words[0] != "train":
+        return 0
+    os.environ["COMP_LINE"] = " ".join([program, *words[1:]])
+    sys.argv[0] = PROGRAM
+    return int(importlib.import_module(MODULES["train"]).run())
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from nested_lookahead.analysis.options import parse
 from nested_lookahead.command import invocation, run_command
 
 OUTPUTS = Path("outputs")
+SHOWN = 10
+"""Of other studies."""
 
 
 def main() -> None:
@@ -19,7 +22,7 @@ def main() -> None:
     from nested_lookahead.analysis import archive, collect, figures, report  # --help need not wait for pandas
     from nested_lookahead.analysis.asked import asked
 
-    folders = options.folders or ([] if options.reference else [collect.newest_study(OUTPUTS)])
+    folders = options.folders or ([] if options.reference else [_newest(collect.studies(OUTPUTS))])
     if options.archive is not None:
         print(archive.pack(folders, options.archive))
         return
@@ -38,6 +41,15 @@ def main() -> None:
         command=f"{invocation('analyze')} {shlex.join(sys.argv[1:])}",
     )
     print(report.write(study, out, request))
+
+
+def _newest(studies: Sequence[Path]) -> Path:
+    """Say which one it is, where there are several, and how to choose."""
+    newest, *others = studies
+    if others:
+        shown = ", ".join(map(str, others[:SHOWN])) + (" …" if len(others) > SHOWN else "")
+        print(f"{newest}: the newest of {len(studies)} studies; for another, {invocation('analyze')} FOLDER: {shown}\n")
+    return newest
 
 
 def run() -> int:

@@ -5,11 +5,24 @@ from __future__ import annotations
 import sys
 
 import hydra
+from omegaconf import DictConfig
 
 from nested_lookahead.command import CONF, hydra_arguments, run_command
-from nested_lookahead.runs import job
+from nested_lookahead.runs import job, schema
+from nested_lookahead.runs.versions import load_plugins, main_settings
 
-main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job.main)
+schema.register()
+load_plugins()
+
+
+def train(cfg: DictConfig) -> float:
+    """One job. Worker processes find it by its name, and so import this module, before anything is composed there."""
+    return job.main(cfg)
+
+
+def main() -> None:
+    """Make the run, or the sweep, that the command line says."""
+    hydra.main(config_path=str(CONF), config_name="config", **main_settings(sys.argv[1:]))(train)()
 
 
 def run() -> int:

@@ -25,14 +25,14 @@ def test_nothing_to_read_is_one_clear_line(tmp_path):
     with pytest.raises(UserError, match="no finished run here"):
         collect.collect([tmp_path])
     with pytest.raises(UserError, match="make one with: python train"):
-        collect.newest_study(tmp_path)
+        collect.studies(tmp_path)
 
 
 def test_the_newest_study_is_that_of_the_last_finished_run(tmp_path):
     for study, time in (("a", 100), ("b", 300), ("c", 200)):
         path = make_run(tmp_path / study, "sgd")
         os.utime(path / "summary.json", (time, time))
-    assert collect.newest_study(tmp_path) == tmp_path / "b"
+    assert collect.studies(tmp_path) == [tmp_path / name for name in "bca"]
 
 
 def damaged(root, name, **files):

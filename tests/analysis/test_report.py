@@ -1,6 +1,7 @@
 """analyze.py, from its arguments to its files."""
 
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -25,6 +26,18 @@ def test_tasks_with_the_same_name_are_told_apart(command):
     out = command("analyze.py")[1]
     assert "digits, cnn, 10 epochs, batch 64, model.width=8: 1 run(s)" in out
     assert "digits, cnn, 10 epochs, batch 64, model.width=16: 1 run(s)" in out
+
+
+def test_without_a_folder_it_says_which_study_it_took(command):
+    for study, time in (("wine", 300), ("digits", 200), ("concrete", 100)):
+        os.utime(unsigned(make_run(f"outputs/{study}", "sgd")) / "summary.json", (time, time))
+    said = (
+        "outputs/wine: the newest of 3 studies; for another, python analyze.py FOLDER: outputs/digits, outputs/concrete"
+    )
+    out = command("analyze.py", "--figures=forest")[1]
+    assert out.startswith(f"{said}\n")
+    assert "outputs/wine/analysis/report.html" in out
+    assert "the newest of" not in command("analyze.py", "outputs/digits", "--figures=forest")[1]
 
 
 def test_a_wrong_folder_is_one_line(command):

@@ -41,17 +41,16 @@ class Study:
     notes: Sequence[str] = ()
 
 
-def newest_study(output_dir: Path) -> Path:
-    """The folder of ``output_dir`` with the latest finished run.
+def studies(output_dir: Path) -> list[Path]:
+    """The folders of ``output_dir`` with finished runs, that with the latest first.
 
     Raises:
         UserError: there is none.
     """
-    summaries = list(output_dir.glob(f"*/**/{files.SUMMARY}"))
+    summaries = sorted(output_dir.glob(f"*/**/{files.SUMMARY}"), key=lambda path: path.stat().st_mtime, reverse=True)
     if not summaries:
         raise UserError(f"{output_dir}: no finished run here; make one with: {invocation('train')}")
-    latest = max(summaries, key=lambda path: path.stat().st_mtime)
-    return output_dir / latest.relative_to(output_dir).parts[0]
+    return [output_dir / name for name in dict.fromkeys(path.relative_to(output_dir).parts[0] for path in summaries)]
 
 
 def collect(folders: Iterable[Path], cache: Path | None = None, references: Sequence[Path] = ()) -> Study:

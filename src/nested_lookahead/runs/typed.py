@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field, make_dataclass
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -67,7 +67,8 @@ def typed_value(key: str, kind: Any, value: Any) -> Any:
 def _converted(kind: Any, value: Any) -> Any:
     if (node := _node_of(kind)) is None:
         return value
-    return OmegaConf.to_container(OmegaConf.merge(node, {"value": value}))["value"]  # type: ignore[index, call-overload]
+    made = OmegaConf.to_container(OmegaConf.merge(node, {"value": value}))["value"]  # type: ignore[index, call-overload]
+    return list(made) if isinstance(made, tuple) else made  # which OmegaConf makes of tuple[…] from 2.4 on
 
 
 _converted_once = lru_cache(maxsize=4096, typed=True)(_converted)
@@ -77,10 +78,20 @@ _converted_once = lru_cache(maxsize=4096, typed=True)(_converted)
 @cache
 def _node_of(kind: Any) -> Any:
     """A configuration with one value of this type; None of a type that OmegaConf does not know."""
+    if _holds_tuples(kind):  # which OmegaConf knows from 2.4 on; a run's identity must not depend on that
+        return None
     try:
         return OmegaConf.structured(make_dataclass("Typed", [("value", kind, field(default=MISSING))]))
     except OmegaConfBaseException:
         return None
+
+
+def _holds_tuples(kind: Any) -> bool:
+    """Whether a container's values are tuples, such as ``list[tuple[int, float]]``."""
+    inside = get_args(kind)
+    if get_origin(kind) in (list, tuple, dict) and any(get_origin(part) is tuple for part in inside):
+        return True
+    return any(map(_holds_tuples, inside))
 
 
 TRUSTED = (

@@ -1,0 +1,47 @@
+"""Hydra 1.3 and 1.4: what the newer one asks to be told, and the older one does not know. Goes when 1.3 does."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from nested_lookahead.runs.typed import TRUSTED
+
+NEWER = "execution_whitelist" in inspect.signature(hydra.main).parameters
+
+
+def newer(**settings: Any) -> dict[str, Any]:
+    """Arguments for Hydra from 1.4 on; none for an older one."""
+    return settings if NEWER else {}
+
+
+def main_settings(arguments: Iterable[str]) -> dict[str, Any]:
+    """Of ``hydra.main``: its version or, from 1.4 on, what a log's or a callback's ``_target_`` may name.
+
+    That is what any other one may, with the modules that the command line trusts.
+    """
+    if not NEWER:
+        return {"version_base": "1.3"}
+    parser = OverridesParser.create()
+    typed = [parser.parse_override(text).value() for text in arguments if text.startswith("trust=")]
+    modules = [*TRUSTED, "logging", *(str(one) for value in typed if isinstance(value, list) for one in value)]
+    return {"execution_whitelist": [f"{module}.*" for module in modules]}
+
+
+def load_plugins() -> None:
+    """Before Hydra 1.4 hands a worker process what the sweep has stored: loaded later, they would store their own
+    defaults over it, and it holds a job's launcher and sweeper against the sweep's. Hydra 1.3 compares nothing."""
+    if NEWER:
+        importlib.import_module("hydra_plugins.nested_lookahead_sweeps")
+        importlib.import_module("hydra_plugins.nested_lookahead_engines").store()
+
+
+def register_resolver(name: str, resolver: Callable[..., Any]) -> None:
+    register: Any = OmegaConf.register_resolver if NEWER else OmegaConf.register_new_resolver
+    register(name, resolver, replace=True)
