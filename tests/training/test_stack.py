@@ -8,6 +8,7 @@ import itertools
 
 import pytest
 import torch
+from states import assert_same_state
 from test_stacked_optimizer import nested, sgd
 from test_training import EVALUATION, random_split
 from torch import nn
@@ -70,25 +71,6 @@ def assert_same_rows(ours, theirs, tolerance=2e-4):
             assert one[key] == other[key], key
         assert one["loss"] == pytest.approx(other["loss"], rel=tolerance)
         assert one["accuracy"] == pytest.approx(other["accuracy"], abs=0.034)  # one sample of 30 may be on the edge
-
-
-def assert_same_state(ours, theirs, tolerance=1e-4, path=""):
-    """Nested plain types and tensors, with the same layout; but for times and global random numbers."""
-    if path in (".random.cpu", ".progress.seconds"):
-        return
-    if isinstance(theirs, torch.Tensor):
-        assert (ours.dtype, ours.stride()) == (theirs.dtype, theirs.stride()), path
-        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance, equal_nan=True, msg=path)
-    elif isinstance(theirs, dict):
-        assert ours.keys() == theirs.keys(), path
-        for key, value in theirs.items():
-            assert_same_state(ours[key], value, tolerance, f"{path}.{key}")
-    elif isinstance(theirs, list | tuple):
-        assert len(ours) == len(theirs), path
-        for i, (one, other) in enumerate(zip(ours, theirs, strict=True)):
-            assert_same_state(one, other, tolerance, f"{path}.{i}")
-    else:
-        assert ours == theirs, path
 
 
 def adam(lr=0.003, **settings):

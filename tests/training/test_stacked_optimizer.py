@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from states import assert_same_state
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -77,21 +78,7 @@ class Stacked:
 
 
 def assert_same(ours, theirs):
-    """Nested plain types and tensors, to rounding."""
-    if isinstance(theirs, torch.Tensor):
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
-    elif isinstance(theirs, dict):
-        assert ours.keys() == theirs.keys()
-        for key, value in theirs.items():
-            assert_same(ours[key], value)
-    elif isinstance(theirs, list | tuple):
-        assert len(ours) == len(theirs)
-        for one, other in zip(ours, theirs, strict=True):
-            assert_same(one, other)
-    elif isinstance(theirs, float):
-        assert ours == pytest.approx(theirs, rel=1e-9)
-    else:
-        assert ours == theirs
+    assert_same_state(ours, theirs, 1e-9, 1e-11)
 
 
 def state_of(optimizer):
