@@ -77,6 +77,21 @@ def the_product_of_overrides():
 
 @lean(
     "hydra",
+    "BasicLauncher no longer makes one job after another, in this process, from setup's arguments; runs that cannot be "
+    "stacked would not be made",
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+)
+def the_launcher_that_is_hydras_own():
+    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+    from hydra.plugins.launcher import Launcher
+
+    assert issubclass(BasicLauncher, Launcher)
+    assert {*inspect.signature(BasicLauncher.launch).parameters} == {"self", "job_overrides", "initial_job_idx"}
+    assert (BasicLauncher().config, BasicLauncher().task_function) == (None, None)
+
+
+@lean(
+    "hydra",
     "JobReturn._return_value no longer holds what a job returned or, of a failed one, its error without raising it; a "
     "sweep's report could not tell why a job failed",
     "._return_value",
@@ -184,6 +199,27 @@ def the_time_of_compiling():
     torch.compiler.reset()
     torch.compile(lambda x: x + 2, backend="eager")(torch.zeros(2))
     assert clock.seconds == seconds
+
+
+@lean(
+    "torch",
+    "LambdaLR's state dict no longer holds base_lrs and _last_lr beside what is the same for all learning rates; the "
+    "checkpoint of a run that was trained in a stack would have the stack's",
+    "._last_lr",
+)
+def the_state_of_a_schedule():
+    import torch
+
+    def state_after(lr):
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=lr)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+        optimizer.step()
+        scheduler.step()
+        return scheduler.state_dict()
+
+    one, other = state_after(1.0), state_after(0.1)
+    assert {key for key in one if one[key] != other[key]} == {"base_lrs", "_last_lr"}
+    assert other["_last_lr"] == [0.05]
 
 
 @lean(

@@ -36,8 +36,11 @@ def import_what_trains() -> None:
         import nested_lookahead.training.fit  # noqa: F401
 
 
-def build(config: Config, processes: Processes = ALONE) -> Trainer:
+def build(config: Config, processes: Processes = ALONE, shared: dict[int | None, Dataset] | None = None) -> Trainer:
     """Everything that a run trains with, in the state it starts from.
+
+    Args:
+        shared: by the seed of their splits, the data that runs of one data set have in common; what it lacks is added.
 
     Raises:
         UserError: what was chosen does not go together, or is not to be had here.
@@ -51,7 +54,10 @@ def build(config: Config, processes: Processes = ALONE) -> Trainer:
         return seed_of(config.seed, stream)
 
     hardware = _hardware(config, processes)
-    data = _data(config, seed("split") % 2**32).to(hardware.device)
+    shared = {} if shared is None else shared
+    if (which := _split_seed(config)) not in shared:
+        shared[which] = _data(config, seed("split") % 2**32).to(hardware.device)
+    data = shared[which]
     hardware.keep_freed_memory()
     torch.manual_seed(seed("weights"))
     model = _model(config.model, data, hardware, processes)
@@ -68,6 +74,13 @@ def _hardware(config: Config, processes: Processes) -> Hardware:
 
     turn = processes.local_rank if processes.count > 1 else worker_number()
     return Hardware.choose(config.device, config.precision, config.channels_last, config.threads, config.compile, turn)
+
+
+def _split_seed(config: Config) -> int | None:
+    """The seed, if the run's data depend on it."""
+    split = config.dataset.split
+    drawn = split.val_fraction or split.train_size is not None
+    return config.seed if drawn and split.seed is None else None
 
 
 def _data(config: Config, seed: int) -> Dataset:

@@ -24,6 +24,7 @@ from nested_lookahead.runs.identity import run_name
 from nested_lookahead.runs.progress import SweepProgress
 from nested_lookahead.runs.schema import Config, resolve
 from nested_lookahead.runs.signals import stopping_workers
+from nested_lookahead.runs.stacked import StackedLauncher
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class RunSweeper(BasicSweeper):
                 stopping_workers([job.path for job in jobs if job.path is not None]),
                 SweepProgress(objectives, bool(self.config.progress), stage),
             ):
+                if isinstance(self.launcher, StackedLauncher):
+                    self.launcher.train(jobs, since)
                 sweeps.run_all(jobs, launch, since)
         finally:
             log.info(sweeps.report(jobs, since))
@@ -90,7 +93,8 @@ class RunSweeper(BasicSweeper):
                 OmegaConf.update(cfg, key, value, merge=True)
             try:
                 config = resolve(cfg)
-                jobs.append(sweeps.PlannedRun(overrides, _path(cfg, config), config))
+                choices = dict(cfg.hydra.runtime.choices)
+                jobs.append(sweeps.PlannedRun(overrides, _path(cfg, config), config, choices))
             except Exception as error:
                 jobs.append(sweeps.PlannedRun(overrides, refused=error))
         return jobs

@@ -99,7 +99,7 @@ class Job:
         """
         with ExitStack() as stack:
             try:
-                if (finished := self.processes.first_says(lambda: self._enter(stack))) is not None:
+                if (finished := self.processes.first_says(lambda: self.enter(stack))) is not None:
                     return finished
                 import_what_trains()
                 return self._train()
@@ -114,7 +114,7 @@ class Job:
                 what = one_line(f"{type(error).__name__}: {error}")
                 raise RunFailed(f"{what} (traceback in {self.directory.path / files.LOG})") from error
 
-    def _enter(self, stack: ExitStack) -> float | None:
+    def enter(self, stack: ExitStack) -> float | None:
         """Lock the directory; the result of a run that is over."""
         stack.enter_context(self.directory)
         if (self.directory.path / files.LOG).exists() and not (self.directory.path / files.LOG).is_file():
@@ -129,9 +129,9 @@ class Job:
 
     def _train(self) -> float:
         trainer = build(self.config, self.processes)
-        return self._record(trainer, self._begin(trainer))
+        return self._record(trainer, self.begin(trainer))
 
-    def _begin(self, trainer: Trainer) -> list[Row]:
+    def begin(self, trainer: Trainer) -> list[Row]:
         """Bring the trainer to where an earlier process left it; the metrics until then."""
         from nested_lookahead.training.fit import COLUMNS
 
@@ -172,14 +172,46 @@ class Job:
         return result_of(summary, self.config)
 
 
-class Recorder:
-    """Writes down what a trainer does: rows at evaluations; checkpoints there, now and then, and at a signal."""
+class Saver:
+    """Saves what is being trained: now and then, and at a signal."""
 
-    def __init__(self, directory: Run, trainer: Trainer, signals: Signals, bar: ProgressBar, interval: float) -> None:
-        self.directory, self.trainer, self.signals, self.bar = directory, trainer, signals, bar
+    def __init__(self, trainer: Trainer, signals: Signals, bar: ProgressBar, interval: float) -> None:
+        self.trainer, self.signals, self.bar = trainer, signals, bar
         self.interval = interval
         """Seconds between two checkpoints."""
         self._saved = time.monotonic()
+
+    def on_step(self, trainer: Trainer) -> None:
+        self.bar.on_step(trainer)
+        if time.monotonic() - self._saved >= self.interval:
+            self.save()
+        if trainer.step % trainer.check_every == 0 or trainer.processes.count == 1:
+            self._stop_if_told()
+
+    def save(self) -> None:
+        self.write()
+        self._saved = time.monotonic()
+
+    def write(self) -> None:
+        raise NotImplementedError
+
+    def _stop_if_told(self) -> None:
+        if self.trainer.processes.any(self.signals.came):
+            self.save()
+            self.trainer.processes.wait()
+            log.warning("interrupted at step %d; the same command goes on from there", self.trainer.step)
+            self.signals.obey()
+
+
+class Recorder(Saver):
+    """Writes down what a trainer does: rows at evaluations; checkpoints there, now and then, and at a signal."""
+
+    def __init__(self, directory: Run, trainer: Trainer, signals: Signals, bar: ProgressBar, interval: float) -> None:
+        super().__init__(trainer, signals, bar, interval)
+        self.directory = directory
+
+    def write(self) -> None:
+        self.directory.save_checkpoint(self.trainer.state_dict())
 
     def record(self, metrics: list[Row], config: Config) -> dict[str, Any]:
         """Train to the end; add the rows to ``metrics``; return how it ended."""
@@ -199,30 +231,15 @@ class Recorder:
             return {"status": files.DIVERGED, "diverged": {"step": error.step, "cause": error.cause}}
         return {"status": files.COMPLETED}
 
-    def on_step(self, trainer: Trainer) -> None:
-        self.bar.on_step(trainer)
-        if time.monotonic() - self._saved >= self.interval:
-            self.save()
-        if trainer.step % trainer.check_every == 0 or trainer.processes.count == 1:
-            self._stop_if_told()
 
-    def save(self) -> None:
-        self.directory.save_checkpoint(self.trainer.state_dict())
-        self._saved = time.monotonic()
-
-    def _stop_if_told(self) -> None:
-        if self.trainer.processes.any(self.signals.came):
-            self.save()
-            self.trainer.processes.wait()
-            log.warning("interrupted at step %d; the same command goes on from there", self.trainer.step)
-            self.signals.obey()
-
-
-def finished_before(path: Path, config: Config, mend: Callable[[], None] | None = None) -> float | None:
+def finished_before(
+    path: Path, config: Config, mend: Callable[[], None] | None = None, say: bool = True
+) -> float | None:
     """The result of a run that is over; None if it is yet to be made or finished.
 
     Args:
         mend: writes its configuration anew, where this is torn and the summary says what it was.
+        say: whether the log is to say that it is skipped.
 
     Raises:
         UserError: the directory holds a run of another configuration or seed.
@@ -249,7 +266,8 @@ def finished_before(path: Path, config: Config, mend: Callable[[], None] | None 
         if mend is None or not is_of(name, plain):
             return None
         mend()
-    log.info("%s: %s already, skipped (overwrite=true trains anew)", path, summary["status"])
+    if say:
+        log.info("%s: %s already, skipped (overwrite=true trains anew)", path, summary["status"])
     return result_of(summary, config)
 
 

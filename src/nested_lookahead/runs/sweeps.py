@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import Timeout
@@ -34,6 +34,8 @@ class PlannedRun:
     path: Path | None = None
     """Its run directory; None where the settings cannot be resolved."""
     config: Config | None = None
+    choices: dict[str, str] = field(default_factory=dict)
+    """The chosen options of Hydra's groups."""
     refused: Exception | None = None
     """Why they cannot: it is not launched, and the others are."""
     result: JobReturn | None = None
@@ -42,6 +44,11 @@ class PlannedRun:
         """Whether its run has ended: since then or, unless it is overwritten, at all."""
         finished = finished_at(self.path) if self.path else None
         return finished is not None and (finished >= since or not (self.config is not None and self.config.overwrite))
+
+    def has_checkpoint(self) -> bool:
+        """Whether it was begun before, and is to go on from there."""
+        found = self.path is not None and (self.path / files.CHECKPOINT).exists()
+        return found and not (self.config is not None and self.config.overwrite)
 
     def objective(self, since: float) -> tuple[float, str] | None:
         """Its result, of which more is better, and that in words; None if it is not over."""
@@ -60,8 +67,9 @@ class PlannedRun:
         """Take the result from the run directory if the run is over."""
         if self.path is None or self.config is None or not self.is_over(since):
             return
+        made = (finished_at(self.path) or 0) >= since  # in this sweep: by a stack, or a worker that has died since
         try:
-            value = finished_before(self.path, self.config)
+            value = finished_before(self.path, self.config, say=not made)
         except (UserError, OSError):  # likewise
             return
         if value is not None:

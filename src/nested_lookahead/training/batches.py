@@ -28,7 +28,8 @@ class Batches:
     ) -> None:
         self.split, self.batch_size, self.generator, self.part = split, batch_size, generator, part
         self._epoch_start = generator.get_state()
-        self._position = 0
+        self.position = 0
+        """Batches of the present epoch that have been fetched."""
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.split), self.batch_size)
@@ -41,22 +42,27 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The rest of the present epoch; a new one if it has ended."""
-        if self._position in (0, len(self)):
-            self._epoch_start, self._position = self.generator.get_state(), 0
+        chunks, seed = self.rest()
+        for batch in self.split.fetch(chunks, seed):
+            self.position += 1
+            yield batch
+
+    def rest(self) -> tuple[list[Tensor], int]:
+        """The indices of each batch that is left, of a new epoch if the present one has ended; and the epoch's seed."""
+        if self.position in (0, len(self)):
+            self._epoch_start, self.position = self.generator.get_state(), 0
         else:
             self.generator.set_state(self._epoch_start)
         order = torch.randperm(len(self.split), generator=self.generator)
         seed = int(torch.randint(2**31, (), generator=self.generator))
-        chunks = torch.split(order, self.batch_size)[self._position : len(self)]
-        for batch in self.split.fetch([self.part(chunk) for chunk in chunks], seed):
-            self._position += 1
-            yield batch
+        chunks = torch.split(order, self.batch_size)[self.position : len(self)]
+        return [self.part(chunk) for chunk in chunks], seed
 
     def state_dict(self) -> dict[str, Any]:
-        finished = self._position in (0, len(self))
+        finished = self.position in (0, len(self))
         state = self.generator.get_state() if finished else self._epoch_start
-        return {"generator": state, "position": 0 if finished else self._position}
+        return {"generator": state, "position": 0 if finished else self.position}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._epoch_start, self._position = state_dict["generator"], state_dict["position"]
+        self._epoch_start, self.position = state_dict["generator"], state_dict["position"]
         self.generator.set_state(self._epoch_start)

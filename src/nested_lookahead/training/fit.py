@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, TypedDict
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nested_lookahead.settings import Evaluation
 from nested_lookahead.tasks.data import Samples, in_order
@@ -49,20 +49,27 @@ def fit(
         Diverged: a training loss, or an evaluated loss of the fast weights, is not finite.
     """
 
+    for _ in evaluations(trainer, evaluation.every, on_step):
+        rows = evaluate(trainer, evaluation)
+        yield rows
+        if (cause := divergence(rows)) is not None:
+            raise Diverged(trainer.step, cause)
+
+
+def evaluations(trainer: Trainer, every: int, on_step: Callable[[Trainer], None]) -> Iterator[None]:
+    """Train to the last epoch, and pause wherever an evaluation is due."""
+
     def due() -> bool:
         """At the end of an epoch that is to be evaluated, and has not been."""
         at_an_end = trainer.step > trainer.evaluated and trainer.step % len(trainer.batches) == 0
-        return at_an_end and (trainer.epoch % evaluation.every == 0 or trainer.epoch == trainer.epochs)
+        return at_an_end and (trainer.epoch % every == 0 or trainer.epoch == trainer.epochs)
 
     while trainer.evaluated < trainer.total_steps:
         if not due():  # it is, where a run was cut off between an epoch and its evaluation
             trainer.train_epoch(on_step)
         if due():
-            rows = evaluate(trainer, evaluation)
             trainer.evaluated = trainer.step
-            yield rows
-            if (cause := divergence(rows)) is not None:
-                raise Diverged(trainer.step, cause)
+            yield
 
 
 def divergence(rows: list[Row]) -> str | None:
@@ -72,10 +79,35 @@ def divergence(rows: list[Row]) -> str | None:
 
 
 def evaluate(trainer: Trainer, evaluation: Evaluation) -> list[Row]:
-    """One row per split and kind of weights: the fast ones, a Lookahead's outermost slow ones, averages.
+    """One row per split and kind of weights: the fast ones, a Lookahead's outermost slow ones, and averages.
 
     The fast ones also as `AUGMENTED`, where that is asked for.
     """
+    rows: list[Row] = []
+
+    def visit(weights: str, name: str, split: Samples) -> None:
+        rows.append(row(trainer, name, weights, *measure(trainer, split, evaluation.batch_size, weights == AUGMENTED)))
+
+    each_split(trainer, evaluation, visit)
+    return rows
+
+
+def row(trainer: Trainer, split: str, weights: str, loss: float, accuracy: float) -> Row:
+    """What was measured at the step that the trainer is at."""
+    return Row(
+        step=trainer.step,
+        epoch=trainer.epoch,
+        split=split,
+        weights=weights,
+        loss=loss,
+        accuracy=accuracy,
+        lr=trainer.lr,
+        seconds=trainer.seconds,
+    )
+
+
+def each_split(trainer: Trainer, evaluation: Evaluation, visit: Callable[[str, str, Samples], None]) -> None:
+    """Visit every split that has samples with every kind of weights, by their names: these are in the model then."""
     trainer.processes.copy_from_first(*trainer.model.buffers())  # each has seen other batches
     data, size = trainer.data, evaluation.train_samples
     splits = {
@@ -83,7 +115,6 @@ def evaluate(trainer: Trainer, evaluation: Evaluation) -> list[Row]:
         "validation": data.validation,
         "test": data.test,
     }
-    rows: list[Row] = []
     kinds = ["fast", *(["slow"] if hasattr(trainer.optimizer, "slow_weights") else [])]
     kinds += [name for name, average in trainer.averages.items() if average.ready]
     for kind in [*kinds, *([AUGMENTED] if evaluation.augment else [])]:
@@ -91,27 +122,19 @@ def evaluate(trainer: Trainer, evaluation: Evaluation) -> list[Row]:
         others = weights != "fast" or has_modes(trainer.optimizer)
         with weights_in(trainer, evaluation, weights) if others else nullcontext():
             for name, split in splits.items():
-                if not len(split):
-                    continue
-                loss, accuracy = measure(trainer, split, evaluation.batch_size, kind == AUGMENTED)
-                rows.append(
-                    Row(
-                        step=trainer.step,
-                        epoch=trainer.epoch,
-                        split=name,
-                        weights=kind,
-                        loss=loss,
-                        accuracy=accuracy,
-                        lr=trainer.lr,
-                        seconds=trainer.seconds,
-                    )
-                )
-    return rows
+                if len(split):
+                    visit(kind, name, split)
+
+
+def measure(trainer: Trainer, split: Samples, batch_size: int, augmented: bool = False) -> tuple[float, float]:
+    """Mean loss and score over a split: of a classification, cross-entropy in nats and the share of correct answers."""
+    loss, score, count = totals(trainer, split, batch_size, augmented)
+    return loss.item() / count.item(), score.item() / count.item()
 
 
 @torch.no_grad()
-def measure(trainer: Trainer, split: Samples, batch_size: int, augmented: bool = False) -> tuple[float, float]:
-    """Mean loss and score over a split: of a classification, cross-entropy in nats and the share of correct answers.
+def totals(trainer: Trainer, split: Samples, batch_size: int, augmented: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss and score summed over a split, and what they are to be divided by.
 
     Augmented samples are the same ones every time and in every run: those of batch i are drawn with the seed i.
     """
@@ -126,11 +149,11 @@ def measure(trainer: Trainer, split: Samples, batch_size: int, augmented: bool =
             images = trainer.recipe.augment(images, torch.Generator(device).manual_seed(i))
         with trainer.hardware.autocast():
             logits = trainer.model(trainer.data.normalize(images, trainer.hardware.channels_last))
-        loss += objective.loss(logits.float(), labels, reduction="sum")
-        score += objective.score(logits, labels)
-        count += objective.count(labels)
+        loss = loss + objective.loss(logits.float(), labels, reduction="sum")
+        score = score + objective.score(logits, labels)
+        count = count + objective.count(labels)
     trainer.processes.sum(loss, score, count)
-    return loss.item() / count.item(), score.item() / count.item()
+    return loss, score, count
 
 
 @contextmanager
@@ -170,13 +193,15 @@ def _estimate_batch_norm(trainer: Trainer, norms: list[Any], batches: int) -> No
     trainer.model.eval()  # no dropout: it would draw from the training's random numbers
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a plain average over the batches
         norm.train()
     # As the running statistics of the fast weights are: from augmented batches, here always the same ones.
     generator = torch.Generator(trainer.hardware.device).manual_seed(0)
     size, train = trainer.batches.batch_size, trainer.data.train
     chunks = torch.split(torch.arange(len(train)), size)[:batches]
-    for images, _ in train.fetch([chunk for chunk in chunks if len(chunk) > 1], seed=0):  # one has no variance
+    fetched = train.fetch([chunk for chunk in chunks if len(chunk) > 1], seed=0)  # one has no variance
+    for number, (images, _) in enumerate(fetched, start=1):
+        for norm in norms:
+            norm.momentum = 1 / number  # a plain average over the batches
         with trainer.hardware.autocast():
             inputs = trainer.recipe.augment(images, generator)
             trainer.model(trainer.data.normalize(inputs, trainer.hardware.channels_last))

@@ -152,6 +152,19 @@ class Trainer:
 
         Of several processes each returns its part's loss, weighted so that their mean is the batch's.
         """
+        loss = self._loss(images, labels)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self.recipe.grad_clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
+        self.lr = float(self.optimizer.param_groups[0]["lr"])
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        return loss.detach()
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         batch_size = self.batches.size(self.step % len(self.batches))
         if self.hardware.compile:  # else it would import the compiler, for seconds
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
@@ -164,16 +177,7 @@ class Trainer:
         loss = self.data.objective.loss(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
         if self.processes.count > 1:
             loss = loss * self.processes.weight(batch_size)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if self.recipe.grad_clip is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
-        self.lr = float(self.optimizer.param_groups[0]["lr"])
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.scheduler.step()
-        self.optimizer.zero_grad()
-        return loss.detach()
+        return loss
 
     def _check_losses(self) -> None:
         """Look at the losses since the last check."""
