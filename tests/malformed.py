@@ -43,8 +43,8 @@ KEYS = (
     "scheduler", "scheduler.warmup", "scheduler.final", "batch_size", "seed", "lr", "weight_decay", "label_smoothing",
     "grad_clip", "precision", "channels_last", "compile", "evaluation.every", "evaluation.batch_size", "evaluation",
     "evaluation.train_samples", "evaluation.bn_batches", "evaluation.weights", "device", "threads", "study", "output_dir",
-    "overwrite", "fail_fast", "trust", "checkpoint_minutes", "hydra/launcher", "hydra.launcher.n_jobs", "hydra/sweeper",
-    "hydra.sweep.subdir", "hydra.sweeper.grids", "method", "experiment", "foo", "+foo", "~epochs", "~optimizer", "~seed",
+    "overwrite", "fail_fast", "trust", "checkpoint_minutes", "logger", "hydra/launcher", "hydra.launcher.n_jobs",
+    "hydra/sweeper", "hydra.sweep.subdir", "hydra.sweeper.grids", "method", "experiment", "foo", "+foo", "~epochs", "~optimizer", "~seed",
     "+model.width", "++optimizer.inner.lr", "hydra.mode", "+optimizer._partial_", "+model._args_", "+model._recursive_",
 )  # fmt: skip
 VALUES = (

@@ -25,6 +25,7 @@ VERSION = 2
 CONFIG, METRICS = "config.yaml", "metrics.csv"
 CHECKPOINT, PREVIOUS_CHECKPOINT = "checkpoint.pt", "checkpoint.previous.pt"
 SUMMARY, STATUS, LOG, LOCK = "summary.json", "status.json", "train.log", "lock"
+LOGGERS = "loggers.json"
 
 COMPLETED, DIVERGED = "completed", "diverged"
 RUNNING, FAILED, INTERRUPTED = "running", "failed", "interrupted"

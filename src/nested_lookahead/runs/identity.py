@@ -20,6 +20,7 @@ BOOKKEEPING = (
     "device",
     "threads",
     "progress",
+    "logger",
     "overwrite",
     "fail_fast",
     "trust",

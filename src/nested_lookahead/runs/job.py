@@ -21,6 +21,7 @@ from nested_lookahead.runs import files
 from nested_lookahead.runs.build import build, import_what_trains
 from nested_lookahead.runs.directory import Onlooker, Row, Run, another_run, is_of, name_of
 from nested_lookahead.runs.identity import RULE, computed, label
+from nested_lookahead.runs.loggers import Loggers
 from nested_lookahead.runs.progress import ProgressBar, closing_text, evaluation_line
 from nested_lookahead.runs.provenance import environment
 from nested_lookahead.runs.schema import Config, resolve
@@ -161,15 +162,22 @@ class Job:
             log.info("%d processes share each batch of %d", self.processes.count, self.config.batch_size)
         trainer.hardware.reset_peak_memory()
         bar = ProgressBar(trainer, self.config.progress and self.processes.first)
-        with bar, Signals() as signals:
-            recorder = Recorder(self.directory, trainer, signals, bar, 60 * self.config.checkpoint_minutes)
+        with bar, Signals() as signals, self._loggers(trainer) as loggers:
+            loggers.log(metrics)
+            recorder = Recorder(self.directory, trainer, signals, bar, loggers, 60 * self.config.checkpoint_minutes)
             outcome = recorder.record(metrics, self.config)
             summary = outcome | measured(trainer.data.objective, metrics) | trainer.usage() | environment()
             self.directory.finish(summary)
+            loggers.close(summary["status"])
         log.info(closing_text(summary, trainer, self.directory.path))
         if signals.came:  # during the last evaluation; it is for the sweep
             signals.obey()
         return result_of(summary, self.config)
+
+    def _loggers(self, trainer: Trainer) -> Loggers:
+        names = self.config.logger if self.processes.first else []
+        metric = trainer.data.objective.metric.name
+        return Loggers(names, self.directory.path, self.plain, metric, self.config.overwrite)
 
 
 class Saver:
@@ -206,9 +214,17 @@ class Saver:
 class Recorder(Saver):
     """Writes down what a trainer does: rows at evaluations; checkpoints there, now and then, and at a signal."""
 
-    def __init__(self, directory: Run, trainer: Trainer, signals: Signals, bar: ProgressBar, interval: float) -> None:
+    def __init__(
+        self,
+        directory: Run,
+        trainer: Trainer,
+        signals: Signals,
+        bar: ProgressBar,
+        loggers: Loggers,
+        interval: float,
+    ) -> None:
         super().__init__(trainer, signals, bar, interval)
-        self.directory = directory
+        self.directory, self.loggers = directory, loggers
 
     def write(self) -> None:
         self.directory.save_checkpoint(self.trainer.state_dict())
@@ -224,6 +240,7 @@ class Recorder(Saver):
                 if divergence(rows) is None:  # else there would be nothing to go on from
                     self.save()
                 metrics += rows
+                self.loggers.log(rows)  # after they are in a checkpoint: a resumed run begins with all that it has told
                 self.bar.on_evaluation(rows)
                 log.info(evaluation_line(self.trainer, rows))
         except Diverged as error:

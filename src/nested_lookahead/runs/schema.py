@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from nested_lookahead.command import invocation
 from nested_lookahead.errors import UserError
 from nested_lookahead.runs.identity import run_name
+from nested_lookahead.runs.loggers import LOGGERS
 from nested_lookahead.runs.typed import check_keys, check_trusted, require_keys, typed_settings, typed_value
 from nested_lookahead.runs.versions import newer, register_resolver
 from nested_lookahead.runs.workers import jobs_at_once
@@ -108,6 +109,7 @@ class Config:
     study: str = MISSING
     output_dir: str = MISSING
     progress: bool = MISSING
+    logger: Any = MISSING
     overwrite: bool = MISSING
     fail_fast: bool = MISSING
     trust: list[str] = MISSING
@@ -163,6 +165,7 @@ def resolve(cfg: DictConfig) -> Config:
         "scheduler": _scheduler(values["scheduler"]),
         "evaluation": Evaluation(**values["evaluation"]),
         "analysis": Analysis(**values["analysis"]),
+        "logger": _loggers(values["logger"]),
     }
     config = Config(**values | chosen)
     config.param_groups = _param_groups(config)
@@ -197,6 +200,13 @@ def _check_places(values: dict[str, Any]) -> None:
         name = node.get("name", "") if isinstance(node, dict) else ""
         if not re.fullmatch(r"[\w+-][\w.+-]*|", str(name)):
             raise UserError(f"{key}.name={name}: is part of a folder's name; use letters, digits, and . + - _")
+
+
+def _loggers(given: Any) -> list[str]:
+    """None, a name or a list of them: each once."""
+    names = [str(name) for name in (given if isinstance(given, list) else [] if given is None else [given])]
+    check_range("logger", names, f"one of {', '.join(LOGGERS)}")
+    return list(dict.fromkeys(names))
 
 
 def _check_typed(kind: type, node: dict[str, Any], path: str) -> None:

@@ -81,10 +81,12 @@ def why_not(group: Sequence[PlannedRun]) -> str | None:
         return "no other is like it but for numbers"
     if under_torchrun():
         return "torchrun: its processes share each run"
+    assert group[0].config is not None
+    if group[0].config.logger:
+        return "logger: it looks on at one run"
     import_what_trains()
     from nested_lookahead.training.stack import why_not
 
-    assert group[0].config is not None
     try:
         return why_not(build(group[0].config))
     except Exception as error:  # the run by itself meets it again, and records it
