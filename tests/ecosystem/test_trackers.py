@@ -136,15 +136,19 @@ def test_tensorboard_has_the_settings_and_shows_runs_by_study_and_method(command
     assert told["compile"].bool_value is False
 
 
-def test_a_tensorboard_that_looks_on_forgets_what_is_written_anew(command):
+def test_a_tensorboard_that_looks_on_forgets_what_is_written_anew(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    assert command("train.py", *SMALL, "logger=tensorboard")[0] == 0
-    (run,) = runs_below("outputs")
-    onlooker = EventAccumulator(str(run)).Reload()
-    assert command("train.py", *SMALL, "logger=tensorboard", "overwrite=true")[0] == 0
-    assert [event.step for event in onlooker.Reload().Scalars("test/loss/fast")] == [4, 8, 12]
+    config = {"study": "mine", "seed": 0, "optimizer": {"name": "sgd"}, "output_dir": "outputs"}
+    onlooker = EventAccumulator(str(tmp_path))
+    for value in (1.0, 2.0):
+        logger = loggers.TensorBoard(loggers.Subject(tmp_path, config, None, anew=False))
+        for step in (4, 8):
+            logger.log(step, {"test/loss/fast": value})
+        logger.close("completed")
+        seen = [(event.step, event.value) for event in onlooker.Reload().Scalars("test/loss/fast")]
+        assert seen == [(4, value), (8, value)]
 
 
 def test_wandb_has_the_settings_and_the_groups(command):

@@ -79,14 +79,14 @@ class Logger(Protocol):
 
 
 class TensorBoard:
-    """An event file in the run's directory, written anew by each process."""
+    """An event file in the run's directory, written anew by each process; those before it are empty."""
 
     def __init__(self, run: Subject) -> None:
         importlib.import_module("tensorboard")  # torch's own part alone is always there
         hparams: Any = importlib.import_module("tensorboard.plugins.hparams.summary_v2")
         for before in run.path.glob("events.out.tfevents.*"):
-            before.unlink()
-        # To a TensorBoard that looks on, a purge says that it is to forget what it has read there.
+            before.write_bytes(b"")  # a TensorBoard that looks on may never get past one that is gone
+        # It takes a purge for its word to forget what it has read there.
         writer: Any = importlib.import_module("torch.utils.tensorboard").SummaryWriter(str(run.path), purge_step=0)
         told = {key: x if isinstance(x, bool | int | float) else str(x) for key, x in run.settings().items()}
         writer.file_writer.add_summary(hparams.hparams_pb(told, trial_id=run.name))
