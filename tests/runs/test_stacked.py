@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from conftest import metrics_less_seconds, runs_below
 from states import assert_same_state
 from test_schema import resolved
-from test_sweeps import HOLDER, times_begun
+from test_sweeps import times_begun
 
 from nested_lookahead.runs import checkpoints, files, stacked
 from nested_lookahead.runs.directory import Run
@@ -266,38 +268,44 @@ def test_a_full_disk_ends_the_sweep_in_one_line(command, monkeypatch):
     assert err == "error: no space left on the disk; make room, and the same command goes on\n"
 
 
+HOLD = "import sys, time; from nested_lookahead.runs.directory import Run; from pathlib import Path\n"
+HOLD += "with Run(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+
+
 @pytest.mark.slow
-def test_a_run_that_another_process_has_in_hand_is_left_to_it(command, monkeypatch):
-    assert command("train.py", *STACKED, *SWEEP, "--dry-run")[0] == 0
-    run = next(iter(_planned(command)))
-    run.mkdir(parents=True)
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, run], stdout=subprocess.PIPE, text=True)
+def test_a_run_that_another_process_has_in_hand_is_left_to_it(command, plain):
+    """And made when that process is gone."""
+    run = Path("outputs") / next(iter(by_name(plain)))
+    process = subprocess.Popen([sys.executable, "-c", HOLD, run], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "in\n"
-    threading.Timer(5, process.kill).start()
-    status, out, _ = command("train.py", *STACKED, *SWEEP, "overwrite=true")
+    timer = threading.Timer(10, process.kill)
+    timer.start()
+    status, out, _ = command("train.py", *STACKED, *SWEEP)
+    timer.join()
     process.wait()
-    assert "3 runs as one" in out
     assert status == 0
+    assert "3 runs as one" in out
     assert out.endswith("4 runs: 4 completed\n")
-
-
-def _planned(command):
-    from pathlib import Path
-
-    out = command("train.py", *SWEEP, "--dry-run")[1]
-    return [Path(line.split()[0]) for line in out.splitlines() if line.startswith("outputs")]
+    assert_same_runs("outputs", plain)
 
 
 @pytest.mark.slow
-def test_the_stages_of_a_fair_sweep_are_stacked(command):
-    arms = "{lookahead: {optimizer: lookahead, optimizer.k: '2,4'}, sgd: {optimizer: sgd}}"
-    fair = ("hydra/sweeper=fair", f"hydra.sweeper.arms={arms}", "hydra.sweeper.trials=2", "hydra.sweeper.finalists=1")
-    fair += ("hydra.sweeper.params={lr: 'tag(log, interval(0.01, 0.1))'}", "hydra.sweeper.final_seeds='0,1'")
+def test_the_stages_of_a_fair_sweep_are_stacked(command, tmp_path):
+    preset = tmp_path / "conf/experiment/mine.yaml"
+    preset.parent.mkdir(parents=True)
+    arms = {"sgd": {"optimizer": "sgd"}, "lookahead": {"optimizer": "lookahead", "optimizer.k": "int(interval(2, 5))"}}
+    sweeper = {"params": {"lr": "tag(log, interval(0.01, 0.1))"}, "arms": arms, "trials": 2, "finalists": 2}
+    sweeper |= {"tuning_seeds": "10,11", "finalist_seeds": "12", "final_seeds": "0,1"}
+    content = {
+        "defaults": [{"override /hydra/sweeper": "fair"}, "_self_"],
+        "hydra": {"mode": "MULTIRUN", "sweeper": sweeper},
+    }
+    preset.write_text("# @package _global_\n" + yaml.safe_dump(content))
     settings = [setting for setting in TINY if not setting.startswith("lr=")]
-    status, out, err = command("train.py", *STACKED, *settings, *fair)
+    status, out, err = command("train.py", "--config-dir", "conf", "experiment=mine", STACKED[1], *settings)
     assert (status, err) == (0, "")
-    assert out.count("runs as one") >= 4
-    assert all(files.read_summary(run)["status"] == "completed" for run in runs_below("outputs"))
+    assert [out.count(f"{count} runs as one") for count in (4, 2)] == [2, 4]  # of each arm: tuning; finalists, final
+    assert {files.read_summary(run)["hardware"]["stacked"] for run in runs_below("outputs")} == {2, 4}
 
 
 # --- which runs can be one stack --------------------------------------------------------------------------------------

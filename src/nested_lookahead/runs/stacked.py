@@ -54,11 +54,11 @@ class StackedLauncher(BasicLauncher):
     def train(self, runs: Sequence[PlannedRun], since: float) -> None:
         """Train what can be stacked of the runs that are not over since then, and say of the others why they cannot."""
         known = [(run.config, run) for run in runs if run.config is not None and not run.is_over(since)]
-        # What was begun before is stacked apart: a stack is of runs that are at one step.
-        keys = (((in_common(config), run.has_checkpoint()), run) for config, run in known)
+        # What was begun before comes first: a stack is of runs that are at one step.
+        known.sort(key=lambda pair: not pair[1].has_checkpoint())
         stacks: list[list[PlannedRun]] = []
         reasons: Counter[str] = Counter()
-        for group in grouped(keys):
+        for group in grouped((in_common(config), run) for config, run in known):
             reason = why_not(group)
             if reason is None:
                 stacks += chunks(group, self.max_size)
@@ -226,7 +226,7 @@ class StackRecorder(Saver):
                 self._end_diverged()
                 self.save()
                 if not self.running:
-                    return
+                    break
         except Diverged:  # the last one
             self._end_diverged()
         for number, member in self.running:

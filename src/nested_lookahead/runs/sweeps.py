@@ -46,9 +46,8 @@ class PlannedRun:
         return finished is not None and (finished >= since or not (self.config is not None and self.config.overwrite))
 
     def has_checkpoint(self) -> bool:
-        """Whether it was begun before, and is to go on from there."""
-        found = self.path is not None and (self.path / files.CHECKPOINT).exists()
-        return found and not (self.config is not None and self.config.overwrite)
+        """Whether it was begun before."""
+        return self.path is not None and (self.path / files.CHECKPOINT).exists()
 
     def objective(self, since: float) -> tuple[float, str] | None:
         """Its result, of which more is better, and that in words; None if it is not over."""
