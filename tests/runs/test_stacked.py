@@ -20,6 +20,7 @@ from test_sweeps import times_begun
 
 from nested_lookahead.runs import checkpoints, files, stacked
 from nested_lookahead.runs.directory import Run
+from nested_lookahead.runs.job import Job
 from nested_lookahead.runs.stacking import chunks, grouped, in_common
 from nested_lookahead.training.stack import Stack
 
@@ -237,6 +238,24 @@ def test_a_stack_that_breaks_leaves_its_runs_to_be_made_one_by_one(command, plai
     assert "not stacked: 4 runs go on one by one (vmap: there is no rule for this)" in out
     assert out.endswith("4 runs: 4 resumed\n")  # from the evaluation before
     assert_same_runs("outputs", plain, resumed=True)
+    for run in runs_below("outputs"):
+        assert "Traceback" in (run / "train.log").read_text()
+    assert "Traceback" not in out
+
+
+def test_the_locks_of_a_stack_are_watched_at_the_same_time(command, monkeypatch):
+    """Whether a process on another machine is dead shows after a minute and a half, for each of its runs."""
+    all_there, usual = threading.Barrier(3, timeout=60), Job.enter
+
+    def enter(own, stack):
+        if not own.directory.path.exists():
+            all_there.wait()
+        return usual(own, stack)
+
+    monkeypatch.setattr(Job, "enter", enter)
+    status, out, _ = command("train.py", *STACKED, *TINY, "seed=range(3)")
+    assert status == 0
+    assert "3 runs as one" in out
 
 
 def test_a_run_whose_files_fail_leaves_its_stack_and_is_tried_by_itself(command, plain, monkeypatch):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -85,10 +86,10 @@ def why_not(group: Sequence[PlannedRun]) -> str | None:
     if group[0].config.logger:
         return "logger: it looks on at one run"
     import_what_trains()
-    from nested_lookahead.training.stack import why_not
+    from nested_lookahead.training import stack
 
     try:
-        return why_not(build(group[0].config))
+        return stack.why_not(build(group[0].config))
     except Exception as error:  # the run by itself meets it again, and records it
         return one_line(f"{error}")
 
@@ -100,13 +101,13 @@ def train_stack(members: Sequence[Member]) -> None:
     def place(member: Member) -> tuple[int, int]:
         return member.trainer.step, member.trainer.evaluated
 
+    shared: dict[int | None, Dataset] = {}
     with ExitStack() as held:
-        shared: dict[int | None, Dataset] = {}
-        ready = []
         for member in members:
             held.push(member.held)
-            if member.prepare(shared):
-                ready.append(member)
+        with ThreadPoolExecutor(len(members)) as pool:  # a machine that is gone is found out by watching each lock
+            free = list(pool.map(Member.take, members))
+        ready = [member for member, own in zip(members, free, strict=True) if own and member.prepare(shared)]
         ready.sort(key=lambda member: (place(member), periods(member.trainer.optimizer)))
         for _, group in groupby(ready, place):
             _train_alike(list(group))
@@ -130,6 +131,8 @@ def _train_alike(members: Sequence[Member]) -> None:
         open_ones = [member for member in members if not member.over]
         log.warning("not stacked: %d runs go on one by one (%s)", len(open_ones), one_line(f"{error}"))
         for member in open_ones:
+            with member.own_log():
+                log.info("its stack broke", exc_info=error)
             member.leave(error)
 
 
@@ -151,17 +154,26 @@ class Member:
         self.metrics: list[Row] = []
         self._format = logging.Formatter(log_format)
 
-    def prepare(self, shared: dict[int | None, Dataset]) -> bool:
-        """Lock its directory, build it, and bring it to where an earlier process left it.
+    def take(self) -> bool:
+        """Lock its directory; False if the run is another process's, or over."""
+        return self._succeeds(lambda: self.job.enter(self.held) is None)
 
-        False where that cannot be, or need not: the run by itself finds the same, and says so.
-        """
+    def prepare(self, shared: dict[int | None, Dataset]) -> bool:
+        """Build it, and bring it to where an earlier process left it; False if that cannot be."""
+
+        def build_and_begin() -> bool:
+            self.trainer = build(self.config, shared=shared)
+            self.metrics = self.job.begin(self.trainer)
+            self.random = self.trainer.state_dict()["random"]
+            return True
+
+        return self._succeeds(build_and_begin)
+
+    def _succeeds(self, part: Callable[[], bool]) -> bool:
+        """If it does not, the run by itself will find the same, and say so."""
         try:
             with self.own_log():
-                if self.job.enter(self.held) is None:
-                    self.trainer = build(self.config, shared=shared)
-                    self.metrics = self.job.begin(self.trainer)
-                    self.random = self.trainer.state_dict()["random"]
+                if part():
                     return True
         except Exception as error:
             if disk_is_full(error):
