@@ -1,6 +1,6 @@
 """Where Hydra looks for plugins: it instantiates only what is defined in this namespace, and loads it anew."""
 
-from nested_lookahead.runs import grids, stages
+from nested_lookahead.runs import grids, searches, stages
 
 
 class GridSweeper(grids.GridSweeper):
@@ -9,6 +9,10 @@ class GridSweeper(grids.GridSweeper):
 
 class FairSweeper(stages.FairSweeper):
     __doc__ = stages.FairSweeper.__doc__
+
+
+class SearchSweeper(searches.SearchSweeper):
+    __doc__ = searches.SearchSweeper.__doc__
 
 
 class ListLauncher(grids.ListLauncher):
