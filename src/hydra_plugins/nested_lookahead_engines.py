@@ -22,9 +22,10 @@ SLURM: dict[str, Any] = {
     "max_num_timeout": 100,  # a run that has reached its time-out saves, is queued again, and resumes
 }
 OPTUNA: dict[str, Any] = {
+    "_target_": "hydra_plugins.nested_lookahead_sweeps.SearchSweeper",
     "direction": "maximize",  # the result, of which more is better
     "study_name": "${study}",
-    "storage": "sqlite:///${made_folder:${hydra.sweep.dir}}/optuna.db",  # typed again, as many more
+    "storage": "sqlite:///${made_folder:${hydra.sweep.dir}}/optuna.db",
     "n_jobs": 1,  # trials asked for at once: as many as the launcher runs side by side
     "max_failure_rate": 1.0,  # a diverged run is a failed trial, and no reason to stop
 }

@@ -1,6 +1,6 @@
 """Where Hydra looks for plugins: it instantiates only what is defined in this namespace, and loads it anew."""
 
-from nested_lookahead.runs import grids, stacked, stages
+from nested_lookahead.runs import grids, searches, stacked, stages
 
 
 class GridSweeper(grids.GridSweeper):
@@ -13,6 +13,10 @@ class FairSweeper(stages.FairSweeper):
 
 class StackedLauncher(stacked.StackedLauncher):
     __doc__ = stacked.StackedLauncher.__doc__
+
+
+class SearchSweeper(searches.SearchSweeper):
+    __doc__ = searches.SearchSweeper.__doc__
 
 
 class ListLauncher(grids.ListLauncher):

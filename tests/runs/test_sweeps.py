@@ -650,6 +650,22 @@ def test_two_processes_train_as_one(tmp_path, command):
 
 
 @pytest.mark.slow
+def test_two_nodes_train_as_one(tmp_path, command):
+    """As docs/sweeps.md has it, both on this machine."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{found.getsockname()[1]}"
+    rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint={place}", "--rdzv-id=two"]
+    node = [*TORCHRUN[:3], "--nnodes=2", "--nproc-per-node=1", *rendezvous, ROOT / "train.py", *MLP]
+    nodes = [subprocess.Popen(node, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
+    text = "".join(process.communicate()[0].decode() for process in nodes)
+    assert [process.returncode for process in nodes] == [0, 0], text
+    assert text.count("epoch 4/4") == 1  # of the first process of all
+    assert command("train.py", *MLP, "output_dir=one")[0] == 0
+    assert_close("outputs", "one")
+
+
+@pytest.mark.slow
 def test_two_processes_resume_where_they_were_stopped(tmp_path, command):
     longer = [argument for argument in MLP if "epochs" not in argument] + ["epochs=100", "evaluation.every=5"]
     process = torchrun(tmp_path, *longer)

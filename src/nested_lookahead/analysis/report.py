@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from nested_lookahead import __version__
 from nested_lookahead.analysis import cells, checks, figures, opening, page, tables
 from nested_lookahead.analysis.budget import budget
 from nested_lookahead.analysis.choices import chosen
@@ -271,8 +272,8 @@ def _plain(value: Any) -> str:
 
 
 def _page(study: Study, sections: list[page.Section], overall: list[checks.Finding], request: Request) -> str:
-    versions = {"python": platform.python_version()}
-    for package in ("nested-lookahead", "numpy", "pandas", "scipy", "matplotlib"):
+    versions = {"python": platform.python_version(), "nested-lookahead": __version__}
+    for package in ("numpy", "pandas", "scipy", "matplotlib"):
         versions[package] = metadata.version(package)
     if "commit" in study.runs:
         versions["runs made by code"] = ", ".join(sorted(set(study.runs["commit"].dropna()) - {""})) or "unknown"

@@ -48,8 +48,7 @@ class RunSweeper(BasicSweeper):
             return jobs
         launch = functools.partial(self.launcher.launch, initial_job_idx=0)
         objectives = [
-            (name, functools.partial(job.objective, since))
-            for name, job in zip(_what_differs(batch), jobs, strict=True)
+            (name, functools.partial(job.objective, since)) for name, job in zip(what_differs(batch), jobs, strict=True)
         ]
         try:
             with (
@@ -152,7 +151,7 @@ def _sets_a_value(override: Override) -> bool:
     return not other and not override.key_or_group.startswith("hydra")
 
 
-def _what_differs(batch: list[list[str]]) -> list[str]:
+def what_differs(batch: list[list[str]]) -> list[str]:
     """Of each job's overrides those that not all jobs have."""
     common = set.intersection(*map(set, batch))
     return [" ".join(part for part in overrides if part not in common) or "the only run" for overrides in batch]

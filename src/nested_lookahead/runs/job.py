@@ -64,20 +64,20 @@ def _refuse_to_tune_on_test(sweeper: str, config: Config) -> None:
     """
     listing = sweeper.startswith(
         ("hydra_plugins.nested_lookahead_sweeps.", "hydra._internal.")
-    )  # the fair one sees to it
+    )  # those of ours that choose see to it
     if listing:
         return
     try:
-        require_validation(config, "hydra/sweeper: a search")
+        require_validation(config.dataset.split.val_fraction, "hydra/sweeper: a search")
     except UserError as error:
         raise JobError(error) from None
 
 
-def require_validation(config: Config, who: str) -> None:
+def require_validation(val_fraction: float, who: str) -> None:
     """Raises:
     UserError: nothing is held out for a search, ``who`` chooses, to choose by.
     """
-    if not config.dataset.split.val_fraction:
+    if not val_fraction:
         raise UserError(
             f"{who} chooses by the validation metric, and nothing is held out; set dataset.split.val_fraction=0.1, say"
         )

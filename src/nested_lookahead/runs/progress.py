@@ -80,19 +80,19 @@ class SweepProgress:
     It looks at what is there, whoever makes it: this process, its workers, a cluster, another launch.
 
     Args:
-        runs: of each run, a name and a function that returns its result, of which more is better, and that in words; or
-            None if it is not over.
+        runs: of each run, a name (its text, where it is the best) and a function that returns its result, of which more
+            is better, and that in words; or None if it is not over.
         name: of the sweep, or of its stage.
     """
 
     interval = 1.0
 
     def __init__(
-        self, runs: Sequence[tuple[str, Callable[[], tuple[float, str] | None]]], enabled: bool, name: str = "sweep"
+        self, runs: Sequence[tuple[object, Callable[[], tuple[float, str] | None]]], enabled: bool, name: str = "sweep"
     ) -> None:
         self._name = name
         self._open, self._all = list(runs), len(runs)
-        self._best: tuple[float, str, str] | None = None
+        self._best: tuple[float, str, object] | None = None
         self._look()
         self._started, self._before = time.monotonic(), self._done
         self._bar = tqdm(

@@ -228,7 +228,7 @@ class FairSweeper(RunSweeper):
             if job.refused is not None:
                 raise job.refused
             assert job.config is not None
-            require_validation(job.config, "hydra/sweeper=fair:")
+            require_validation(job.config.dataset.split.val_fraction, "hydra/sweeper=fair:")
         made = dict(zip(distinct, self.make(list(distinct.values()), stage), strict=True))
         return [made[tuple(sorted(overrides))] for overrides in batch]
 
