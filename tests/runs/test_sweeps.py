@@ -297,20 +297,27 @@ def test_progress_of_a_sweep():
     assert str(progress) == "4/4 runs, best 75.00% (seed=1)"
 
 
+@pytest.fixture
+def watched(monkeypatch):
+    """A sweep that looks so often that it sees a run of a second."""
+    monkeypatch.setattr(SweepProgress, "interval", 0.05)
+    return ("-m", *LONG, "optimizer.k=3,5", "epochs=12", "evaluation.every=4")
+
+
 @pytest.mark.slow
-def test_lines_where_there_is_no_terminal(command):
-    status, out, _ = command("train.py", "-m", *LONG, "optimizer.k=3,5", "epochs=90", "evaluation.every=30")
+def test_lines_where_there_is_no_terminal(command, watched):
+    status, out, _ = command("train.py", *watched)
     assert status == 0
-    assert re.search(r"^sweep +1/2 runs, \d\d:\d\d left, best 9\d\.\d\d% \(optimizer\.k=3\)$", out, re.MULTILINE)
+    assert re.search(r"^sweep +1/2 runs, \d\d:\d\d left, best \d\d\.\d\d% \(optimizer\.k=3\)$", out, re.MULTILINE)
     for run in runs_below("outputs"):
         assert "sweep" not in (run / "train.log").read_text()
 
 
 @pytest.mark.slow
-def test_two_bars_in_a_terminal(tmp_path):
-    text = seen_in_a_terminal(["-m", *LONG, "optimizer.k=3,5", "epochs=90", "evaluation.every=30"], tmp_path)
-    assert re.search(r"sweep: +50%.* 1/2 .*best 9\d\.\d\d% \(optimizer\.k=3\)", text)
-    assert "epoch 90/90" in text
+def test_two_bars_in_a_terminal(tmp_path, watched):
+    text = seen_in_a_terminal(watched, tmp_path)
+    assert re.search(r"sweep: +50%.* 1/2 .*best \d\d\.\d\d% \(optimizer\.k=3\)", text)
+    assert "epoch 12/12" in text
 
 
 # --- signals --------------------------------------------------------------------------------------------------------
