@@ -381,6 +381,29 @@ def names_of_workers():
 
 
 @lean(
+    "joblib",
+    "a backend that is registered as loky is not the one that Parallel takes, or its submit no longer starts the "
+    "workers; a signal that all processes get would end those that have had no run, and joblib kill the others",
+    sign="register_parallel_backend",
+)
+def where_workers_are_started():
+    import signal
+
+    joblib = pytest.importorskip("joblib")
+    from joblib.externals.loky import get_reusable_executor
+
+    from nested_lookahead.runs import workers
+
+    get_reusable_executor().shutdown(wait=True)  # whoever has started it
+    workers.start_workers_deaf()
+    look = joblib.delayed(signal.pthread_sigmask)(signal.SIG_BLOCK, [])
+    masks = joblib.Parallel(n_jobs=2, backend="loky")([look, look])
+    get_reusable_executor().shutdown(wait=True)
+    assert all(mask >= set(workers.STOPS) for mask in masks)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(workers.STOPS)
+
+
+@lean(
     "submitit",
     "the error of a worker that died is no longer of a class of its own; a sweep on a cluster would end instead of "
     "going on",
@@ -539,6 +562,9 @@ def _in_strings(nodes: list[ast.expr | None]) -> Iterator[str]:
 
 def overridden() -> Iterator[tuple[str, str]]:
     """Private methods of other libraries' classes that a class of ours replaces, and the file."""
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # Hydra loads its plugins anew: imported before, their classes would be others than Hydra's
     package = importlib.import_module("nested_lookahead")
     found = [module.name for module in pkgutil.walk_packages(package.__path__, "nested_lookahead.")]
     for module in [importlib.import_module(name) for name in [*found, "hydra_plugins.nested_lookahead_sweeps"]]:

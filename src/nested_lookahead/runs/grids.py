@@ -24,6 +24,7 @@ from nested_lookahead.runs.identity import run_name
 from nested_lookahead.runs.progress import SweepProgress
 from nested_lookahead.runs.schema import Config, resolve
 from nested_lookahead.runs.signals import stopping_workers
+from nested_lookahead.runs.workers import start_workers_deaf
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ class RunSweeper(BasicSweeper):
         if isinstance(self.launcher, ListLauncher):
             self.launcher.show(jobs)
             return jobs
+        if type(self.launcher).__module__.startswith("hydra_plugins.hydra_joblib_launcher"):
+            start_workers_deaf()
         launch = functools.partial(self.launcher.launch, initial_job_idx=0)
         objectives = [
             (name, functools.partial(job.objective, since))
