@@ -1,13 +1,17 @@
+import copy
 import csv
 import fcntl
+import functools
+import gc
 import logging
 import os
 import pty
 import signal
 import struct
-import subprocess
 import sys
 import termios
+import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -25,21 +29,105 @@ def metrics_less_seconds(run):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
+def typed(script, *arguments):
+    """Type a command of the README in this process: its exit status."""
+    from hydra._internal.hydra import Hydra
+
+    import analyze
+    import train
+    from nested_lookahead.command import run_command
+
+    parse_settings_once()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, *arguments])
+        if not may_set_the_mode(arguments):
+            patch.setattr(Hydra, "get_mode", lambda *_, **__: None)
+        try:
+            return run_command({"train.py": train.main, "analyze.py": analyze.main}[script])
+        except SystemExit as end:
+            return end.code
+
+
+def may_set_the_mode(arguments):
+    """Whether they may set ``hydra.mode``: to see that, Hydra composes all settings once more for every command."""
+    return any(part in argument for argument in arguments for part in ("hydra.mode", "experiment", "-c", "--config"))
+
+
+@functools.cache
+def resolved_once(overrides):
+    import hydra
+
+    from nested_lookahead.runs import schema
+
+    schema.register()
+    parse_settings_once()
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return schema.resolve(hydra.compose("config", overrides=list(overrides)))
+
+
+def resolved(*overrides):
+    """The configuration that these compose to."""
+    return copy.deepcopy(resolved_once(overrides))
+
+
+@functools.cache
+def parse_settings_once():
+    """Hydra parses each file of ``conf/`` anew for each command, for a sixth of what the shortest ones take."""
+    from hydra._internal.sources_registry import SourcesRegistry
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # which loads the class below anew
+    source = SourcesRegistry.instance().resolve("file")
+    load, known = source.load_config, {}
+
+    def load_config(self, config_path):
+        if self.path != str(ROOT / "conf"):
+            return load(self, config_path)
+        if config_path not in known:
+            known[config_path] = load(self, config_path)
+        return copy.deepcopy(known[config_path])
+
+    source.load_config = load_config
+
+
 def seen_in_a_terminal(arguments, folder):
-    """What train.py writes to a terminal of its own, 80 columns wide."""
+    """What train.py writes to a terminal, 80 columns wide, in place of this process's output."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    command = [sys.executable, ROOT / "train.py", *arguments]
-    process = subprocess.Popen(command, cwd=folder, stdin=follower, stdout=follower, stderr=follower)
-    os.close(follower)
-    seen = b""
-    try:
-        while chunk := os.read(leader, 65536):
-            seen += chunk
-    except OSError:  # the other end is closed
-        pass
-    assert process.wait() == 0
-    return seen.decode()
+    seen = []
+
+    def read():
+        with suppress(OSError):  # the other end is closed
+            while chunk := os.read(leader, 65536):
+                seen.append(chunk)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with own_log(), pytest.MonkeyPatch.context() as patch, open(follower, "w") as terminal:
+        patch.chdir(folder)
+        patch.setattr(sys, "stdout", terminal)
+        patch.setattr(sys, "stderr", terminal)
+        status = typed("train.py", *arguments)
+    reader.join()
+    os.close(leader)
+    text = b"".join(seen).decode()
+    assert status == 0, text
+    return text
+
+
+@contextmanager
+def own_log():
+    """Hydra's handlers write to this test's captured output, and go with it."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers, root.level = handlers, level
+
+
+def pytest_collection_finish():
+    """What has been imported is no garbage: the collector need not look at it, 0.05 s each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -59,25 +147,14 @@ def _signals():
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):
     """Type a command of the README in this process, in an empty folder: ``command("train.py", "seed=1")``."""
-    import analyze
-    import train
-    from nested_lookahead.command import run_command
-
     monkeypatch.chdir(tmp_path)
-    mains = {"train.py": train.main, "analyze.py": analyze.main}
 
     def run(script, *arguments):
-        monkeypatch.setattr(sys, "argv", [script, *arguments])
-        try:
-            status = run_command(mains[script])
-        except SystemExit as end:
-            status = end.code
+        status = typed(script, *arguments)
         printed = capsys.readouterr()
         return status, printed.out, printed.err
 
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield run
-    root.handlers, root.level = handlers, level  # Hydra's write to this test's captured output
+    with own_log():
+        yield run
     if loky := sys.modules.get("joblib.externals.loky"):  # its workers outlive a sweep, and stay in this test's folder
         loky.get_reusable_executor().shutdown(wait=True)

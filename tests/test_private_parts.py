@@ -9,6 +9,7 @@ import ctypes
 import importlib
 import importlib.util
 import inspect
+import multiprocessing
 import os
 import pkgutil
 import subprocess
@@ -416,6 +417,29 @@ def names_of_workers():
 
 
 @lean(
+    "joblib",
+    "a backend that is registered as loky is not the one that Parallel takes, or its submit no longer starts the "
+    "workers; a signal that all processes get would end those that have had no run, and joblib kill the others",
+    sign="register_parallel_backend",
+)
+def where_workers_are_started():
+    import signal
+
+    joblib = pytest.importorskip("joblib")
+    from joblib.externals.loky import get_reusable_executor
+
+    from nested_lookahead.runs import workers
+
+    get_reusable_executor().shutdown(wait=True)  # whoever has started it
+    workers.start_workers_deaf()
+    look = joblib.delayed(signal.pthread_sigmask)(signal.SIG_BLOCK, [])
+    masks = joblib.Parallel(n_jobs=2, backend="loky")([look, look])
+    get_reusable_executor().shutdown(wait=True)
+    assert all(mask >= set(workers.STOPS) for mask in masks)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(workers.STOPS)
+
+
+@lean(
     "submitit",
     "the error of a worker that died is no longer of a class of its own; a sweep on a cluster would end instead of "
     "going on",
@@ -475,23 +499,29 @@ def bars_that_are_not_drawn():
 def memory_that_is_kept():
     if not (sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallinfo2")):
         pytest.skip("no glibc, or one before 2.33, which cannot say what it does")
-    code = """
-import ctypes, sys, torch
-from nested_lookahead.training.hardware import Hardware
-libc = ctypes.CDLL(None)
-class Info(ctypes.Structure):  # of malloc.h
-    _fields_ = [(name, ctypes.c_size_t) for name in
-                "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
-libc.mallinfo2.restype = Info
-Hardware(torch.device("cpu"), "fp32", False).keep_freed_memory()
-before = libc.mallinfo2()
-kept = torch.zeros(16 * 2**20)
-after = libc.mallinfo2()
-del kept
-freed = libc.mallinfo2()
-sys.exit(after.hblkhd > before.hblkhd or freed.arena < after.arena or after.uordblks < before.uordblks + 2**26)
-"""
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    import torch
+
+    from nested_lookahead.training.hardware import Hardware
+
+    class Info(ctypes.Structure):  # of malloc.h
+        names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+        _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
+
+    def look():
+        libc = ctypes.CDLL(None)
+        libc.mallinfo2.restype = Info
+        Hardware(torch.device("cpu"), "fp32", False).keep_freed_memory()
+        before = libc.mallinfo2()
+        kept = torch.zeros(16 * 2**20)
+        after = libc.mallinfo2()
+        del kept
+        freed = libc.mallinfo2()
+        sys.exit(after.hblkhd > before.hblkhd or freed.arena < after.arena or after.uordblks < before.uordblks + 2**26)
+
+    process = multiprocessing.get_context("fork").Process(target=look)  # what is set holds for a process's life
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 # --- the list against the code ----------------------------------------------------------------------------------------
@@ -568,6 +598,9 @@ def _in_strings(nodes: list[ast.expr | None]) -> Iterator[str]:
 
 def overridden() -> Iterator[tuple[str, str]]:
     """Private methods of other libraries' classes that a class of ours replaces, and the file."""
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # Hydra loads its plugins anew: imported before, their classes would be others than Hydra's
     package = importlib.import_module("nested_lookahead")
     found = [module.name for module in pkgutil.walk_packages(package.__path__, "nested_lookahead.")]
     for module in [importlib.import_module(name) for name in [*found, "hydra_plugins.nested_lookahead_sweeps"]]:
@@ -594,7 +627,16 @@ def used() -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("lean", LEANS, ids=lambda lean: f"{lean.library}-{lean.check.__name__}")
+SLOW = (an_optimizer_imports_dynamo,)  # in a process of its own, which imports torch
+
+
+@pytest.mark.parametrize(
+    "lean",
+    [
+        pytest.param(one, marks=[pytest.mark.slow] * (one.check in SLOW), id=f"{one.library}-{one.check.__name__}")
+        for one in LEANS
+    ],
+)
 def test_what_we_lean_on_holds(lean, tmp_path):
     try:
         lean.check(**({"tmp_path": tmp_path} if inspect.signature(lean.check).parameters else {}))

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import ROOT, metrics_less_seconds, runs_below, seen_in_a_terminal
+from conftest import ROOT, may_set_the_mode, metrics_less_seconds, resolved, runs_below, seen_in_a_terminal
+from hydra.types import RunMode
 
 from nested_lookahead.errors import JobError
-from nested_lookahead.runs import checkpoints, files, job
+from nested_lookahead.runs import checkpoints, files, job, schema
 from nested_lookahead.tasks import models
 from nested_lookahead.training import fit
 from nested_lookahead.training import trainer as training
@@ -63,6 +64,27 @@ def test_the_first_command(command):
     assert "slow weights" in out
     assert out.count("\nepoch ") == 20
     assert "epoch 20/20" in (run / "train.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mode"),
+    [([], None), (["optimizer=sgd", "seed=0,1", "hydra/launcher=list"], None), (["experiment=demo"], "MULTIRUN")],
+)
+def test_only_where_something_may_set_the_mode_hydra_need_be_asked(arguments, mode):
+    """A test of the tests: `conftest.typed` leaves out what Hydra composes to find it."""
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.global_hydra import GlobalHydra
+
+    schema.register()
+    made = Hydra.create_main_hydra2("train", create_config_search_path(str(ROOT / "conf")))
+    try:
+        found = made.get_mode("config", arguments)
+        made.compose_config("config", arguments, RunMode.MULTIRUN)  # else None says that they make no configuration
+    finally:
+        GlobalHydra.instance().clear()
+    assert (found and found.name) == mode
+    assert may_set_the_mode(arguments) == (mode is not None)
 
 
 def test_the_same_command_twice_gives_the_same_metrics(command):
@@ -114,8 +136,8 @@ def test_a_sweep(command):
         ["optimizer.pullback=[pullback,none]"],
         ["optimizer.s=0", "scheduler=constant", "optimizer.inner.nesterov=true"],
         ["model=cnn", "model.width=4"],
-        ["model=resnet18", "batch_size=256", "epochs=1"],
-        ["model=resnet18_cifar", "batch_size=512", "epochs=1"],
+        ["model=resnet18", "dataset.split.train_size=100", "epochs=1"],
+        ["model=resnet18_cifar", "dataset.split.train_size=100", "epochs=1"],
         ["precision=bf16", "channels_last=true", "model=cnn", "model.width=4"],
         ["device=cpu", "threads=1", "evaluation.every=2", "evaluation.weights=slow"],
         ["optimizer/inner=nesterov", "scheduler=linear", "scheduler.warmup=0.2", "pullback=reset"],
@@ -136,7 +158,7 @@ def test_a_sweep(command):
         ["augment=published", "model=cnn", "model.width=4"],
         ["model=vit_tiny", "model.layers=1", "model.hidden=24"],
         ["model=wide_resnet", "model.depth=10", "model.widen=1", "batch_size=256"],
-        ["dataset=mnist1d", "model=cnn1d"],
+        ["dataset=mnist1d", "dataset.train_samples=300", "dataset.test_samples=100", "model=cnn1d"],
         ["dataset.split.val_fraction=0", "dataset.split.train_size=100"],
     ],
     ids=" ".join,
@@ -228,7 +250,10 @@ MISTAKES = [
     ),
     (["optimizer=multilayer_lookahead", "optimizer.layers=[{k: 5, alpha: 1}]"], ["(k, alpha) pair, got {'k': 5"]),
     (["device=meta"], ["device=meta: must be auto, cpu, cuda, cuda:N or mps"]),
-    (["dataset=mnist1d"], ["model=cnn: cnn takes 2-D samples, these are 1-D, (1, 40); try model=cnn1d or mlp"]),
+    (
+        ["dataset=mnist1d", "dataset.train_samples=300"],
+        ["model=cnn: cnn takes 2-D samples, these are 1-D, (1, 40); try model=cnn1d or mlp"],
+    ),
     (["dataset=cifar10", "dataset.download=false"], ["dataset=cifar10: cifar-10-batches-py/data_batch_1 is missing"]),
     (["dataset=imagenet"], ["train/ is missing (looked in ", "set dataset.data_dir"]),
     (["dataset.split.val_fraction=1"], ["dataset.split.val_fraction=1.0: must be in [0, 1)"]),
@@ -381,7 +406,7 @@ def test_an_interrupted_run_says_so(command, monkeypatch):
 
 
 def test_a_bar_where_the_output_is_a_terminal(tmp_path):
-    text = seen_in_a_terminal(["epochs=15", "threads=1"], tmp_path)
+    text = seen_in_a_terminal(["model=mlp", "epochs=15", "threads=1"], tmp_path)
     assert "epoch 15/15" in text
     assert "samples/s" in text
     assert "300" in text
@@ -391,21 +416,11 @@ def test_a_bar_where_the_output_is_a_terminal(tmp_path):
 # --- the same start for every method --------------------------------------------------------------------------------
 
 
-def compose(*overrides):
-    import hydra
-
-    from nested_lookahead.runs import schema
-
-    schema.register()
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return schema.resolve(hydra.compose("config", overrides=["device=cpu", "threads=1", *overrides]))
-
-
 @pytest.fixture
 def build():
     from nested_lookahead.runs.build import build as build_trainer
 
-    return lambda *overrides: build_trainer(compose(*overrides))
+    return lambda *overrides: build_trainer(resolved("device=cpu", "threads=1", *overrides))
 
 
 METHODS = ["optimizer=sgd", "optimizer=adam", "optimizer=lookahead", "optimizer=nested_lookahead"]
@@ -478,16 +493,14 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_continues_bit_for_bit(build, opt
 SHORT = ("model=cnn", "model.width=4", "epochs=4", "dataset.split.train_size=200", "pullback=pullback")
 
 
-def test_a_finished_run_is_skipped_and_its_result_returned(command):
-    assert command("train.py", *SHORT)[0] == 0
-    (run,) = runs_below("outputs")
-    before = (run / "metrics.csv").read_bytes(), (run / "summary.json").stat().st_mtime_ns
+def test_a_finished_run_is_skipped_and_its_result_returned(command, finished):
+    before = (finished / "metrics.csv").read_bytes(), (finished / "summary.json").stat().st_mtime_ns
     status, out, _ = command("train.py", "epochs=4", *SHORT[:2], *SHORT[3:], "device=cpu", "threads=1")
     assert status == 0
     assert "completed already, skipped" in out
-    assert ((run / "metrics.csv").read_bytes(), (run / "summary.json").stat().st_mtime_ns) == before
+    assert ((finished / "metrics.csv").read_bytes(), (finished / "summary.json").stat().st_mtime_ns) == before
     assert "epoch 1/4" in command("train.py", *SHORT, "overwrite=true")[1]
-    assert (run / "summary.json").stat().st_mtime_ns != before[1]
+    assert (finished / "summary.json").stat().st_mtime_ns != before[1]
 
 
 def assert_same_end(run, reference):
@@ -497,41 +510,74 @@ def assert_same_end(run, reference):
     torch.testing.assert_close(states[0]["optimizer"]["state"], states[1]["optimizer"]["state"], rtol=0, atol=0)
 
 
-def half_done(command, monkeypatch, step=10, settings=SHORT):
-    """A run that fails in the step after ``step``."""
+def cut_off(command, monkeypatch, step, settings=SHORT):
+    """Train, and fail in the step after ``step``."""
     with monkeypatch.context() as patch:
         train_step = training.Trainer.train_step
 
-        def cut_off(trainer, *args):
+        def fails(trainer, *args):
             if trainer.step == step:
                 raise MemoryError
             return train_step(trainer, *args)
 
-        patch.setattr(training.Trainer, "train_step", cut_off)
+        patch.setattr(training.Trainer, "train_step", fails)
         assert command("train.py", *settings)[0] == 1
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory):
+    """Runs of `SHORT` that many tests begin with: the first that needs one makes it."""
+    return tmp_path_factory.mktemp("shelf")
+
+
+@pytest.fixture
+def finished(command, shelf):
+    """A finished run, in this test's ``outputs/``."""
+    return from_the_shelf(shelf / "finished", lambda: command("train.py", *SHORT))
+
+
+@pytest.fixture
+def undisturbed(finished, shelf):
+    """The same, out of the test's way."""
+    shutil.rmtree("outputs")
+    (run,) = runs_below(shelf / "finished")
+    return run
+
+
+@pytest.fixture
+def half_done(command, monkeypatch, shelf):
+    """Put a run into this test's ``outputs/`` that failed in the step after ``step``, and return its directory."""
+    return lambda step=10: from_the_shelf(shelf / f"{step}", lambda: cut_off(command, monkeypatch, step))
+
+
+def from_the_shelf(kept, make):
+    if kept.exists():
+        shutil.copytree(kept, "outputs")
+    else:
+        make()
+        shutil.copytree("outputs", kept)
     (run,) = runs_below("outputs")
     return run
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 8, 15])
-def test_a_run_that_was_cut_off_resumes_to_the_same_metrics(command, monkeypatch, step):
-    assert command("train.py", *SHORT, "output_dir=undisturbed")[0] == 0
-    run = half_done(command, monkeypatch, step)
+def test_a_run_that_was_cut_off_resumes_to_the_same_metrics(command, undisturbed, half_done, step):
+    run = half_done(step)
     status, out, _ = command("train.py", *SHORT)
     assert status == 0
     assert ("resumed after step" in out) == (step >= 4)
-    (reference,) = runs_below("undisturbed")
-    assert metrics_less_seconds(run) == metrics_less_seconds(reference)
-    ours, theirs = files.read_summary(run), files.read_summary(reference)
+    assert metrics_less_seconds(run) == metrics_less_seconds(undisturbed)
+    ours, theirs = files.read_summary(run), files.read_summary(undisturbed)
     assert [ours[key] for key in ("final", "best", "steps")] == [theirs[key] for key in ("final", "best", "steps")]
-    assert_same_end(run, reference)
+    assert_same_end(run, undisturbed)
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has Muon from 2.9 on")
 def test_two_optimizers_inside_resume_in_the_middle_of_a_cycle(command, monkeypatch):
     settings = (*SHORT[2:], "model=mlp", "optimizer/inner=muon", "optimizer.k=3", "decay=matrices")
     assert command("train.py", *settings, "output_dir=undisturbed")[0] == 0
-    run = half_done(command, monkeypatch, 10, settings)
+    cut_off(command, monkeypatch, 10, settings)
+    (run,) = runs_below("outputs")
     assert "resumed after step 8" in command("train.py", *settings)[1]
     (reference,) = runs_below("undisturbed")
     assert metrics_less_seconds(run) == metrics_less_seconds(reference)
@@ -582,9 +628,8 @@ ANEW = "damaged; written anew from the checkpoint"
         ("status.json", half, "resumed after step 8"),
     ],
 )
-def test_damage_is_said_and_never_trained_upon(command, monkeypatch, file, damage, said):
-    assert command("train.py", *SHORT, "output_dir=undisturbed")[0] == 0
-    run = half_done(command, monkeypatch)
+def test_damage_is_said_and_never_trained_upon(command, undisturbed, half_done, file, damage, said):
+    run = half_done()
     path = run / file
     path.write_bytes(damage(path.read_bytes()))
     status, out, err = command("train.py", *SHORT)
@@ -593,9 +638,8 @@ def test_damage_is_said_and_never_trained_upon(command, monkeypatch, file, damag
         assert command("train.py", *SHORT, "overwrite=true")[0] == 0
     else:
         assert said in out
-    (reference,) = runs_below("undisturbed")
-    assert metrics_less_seconds(run) == metrics_less_seconds(reference)
-    assert_same_end(run, reference)
+    assert metrics_less_seconds(run) == metrics_less_seconds(undisturbed)
+    assert_same_end(run, undisturbed)
     assert files.read_config(run)["epochs"] == 4
     assert files.read_summary(run)["status"] == files.read_status(run)["status"] == "completed"
 
@@ -614,12 +658,10 @@ def test_damage_is_said_and_never_trained_upon(command, monkeypatch, file, damag
         ("checkpoint.pt", nothing, "completed already, skipped"),
     ],
 )
-def test_a_finished_run_that_is_damaged_is_made_whole(command, file, damage, said):
+def test_a_finished_run_that_is_damaged_is_made_whole(command, finished, file, damage, said):
     """From its last checkpoint: nothing is trained."""
-    assert command("train.py", *SHORT)[0] == 0
-    (run,) = runs_below("outputs")
-    rows, summary = metrics_less_seconds(run), files.read_summary(run)
-    path = run / file
+    rows, summary = metrics_less_seconds(finished), files.read_summary(finished)
+    path = finished / file
     if damage is Path.unlink:
         path.unlink()
     else:
@@ -628,28 +670,24 @@ def test_a_finished_run_that_is_damaged_is_made_whole(command, file, damage, sai
     assert status == 0
     assert said in out
     assert "epoch" not in out.replace("epochs", "")
-    assert metrics_less_seconds(run) == rows
-    again = files.read_summary(run)
-    assert files.is_intact(run, again)
+    assert metrics_less_seconds(finished) == rows
+    again = files.read_summary(finished)
+    assert files.is_intact(finished, again)
     for key in ("status", "final", "best", "steps"):
         assert again[key] == summary[key]
 
 
-def test_a_directory_of_another_configuration_is_refused(command):
-    assert command("train.py", *SHORT)[0] == 0
-    (run,) = runs_below("outputs")
-    text = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(text.replace("epochs: 4", "epochs: 5"))
+def test_a_directory_of_another_configuration_is_refused(command, finished):
+    text = (finished / "config.yaml").read_text()
+    (finished / "config.yaml").write_text(text.replace("epochs: 4", "epochs: 5"))
     status, _, err = command("train.py", *SHORT)
     assert (status, err.count("\n")) == (1, 1)
     assert "holds a run of another configuration; move it away, or set overwrite=true" in err
 
 
-def test_a_directory_of_another_seed_is_refused(command):
+def test_a_directory_of_another_seed_is_refused(command, finished):
     """As after mv seed=0 seed=1: what is in it is not what its name says."""
-    assert command("train.py", *SHORT)[0] == 0
-    (run,) = runs_below("outputs")
-    moved = run.rename(run.with_name("seed=1"))
+    moved = finished.rename(finished.with_name("seed=1"))
     before = {path.name: path.read_bytes() for path in moved.iterdir()}
     for sweep in ([], ["-m"]):
         status, out, err = command("train.py", *sweep, *SHORT, "seed=1")
@@ -661,8 +699,8 @@ def test_a_directory_of_another_seed_is_refused(command):
     }
 
 
-def test_a_checkpoint_beyond_the_end_is_refused(command, monkeypatch):
-    run = half_done(command, monkeypatch)
+def test_a_checkpoint_beyond_the_end_is_refused(command, half_done):
+    run = half_done()
     state = checkpoints.read(run / "checkpoint.pt")
     state["progress"]["step"] = 10**9
     with open(run / "checkpoint.pt", "wb") as file:
@@ -678,21 +716,19 @@ def test_a_checkpoint_beyond_the_end_is_refused(command, monkeypatch):
     assert "does not fit this version's code (KeyError: 'model')" in command("train.py", *SHORT)[2]
 
 
-def test_a_torn_configuration_of_a_finished_run_is_mended_without_training(command):
-    assert command("train.py", *SHORT)[0] == 0
-    (run,) = runs_below("outputs")
-    before = files.read_config(run), files.read_summary(run)
-    (run / "checkpoint.pt").unlink()  # as people do to make room
-    (run / "config.yaml").write_text("config: {")
+def test_a_torn_configuration_of_a_finished_run_is_mended_without_training(command, finished):
+    before = files.read_config(finished), files.read_summary(finished)
+    (finished / "checkpoint.pt").unlink()  # as people do to make room
+    (finished / "config.yaml").write_text("config: {")
     status, out, _ = command("train.py", *SHORT)
     assert status == 0
     assert "completed already, skipped" in out
-    assert (files.read_config(run), files.read_summary(run)) == before
+    assert (files.read_config(finished), files.read_summary(finished)) == before
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error"), RuntimeError("device busy")])
-def test_an_error_while_a_run_is_prepared_deletes_nothing(command, monkeypatch, error):
-    run = half_done(command, monkeypatch)
+def test_an_error_while_a_run_is_prepared_deletes_nothing(command, monkeypatch, half_done, error):
+    run = half_done()
     names = ("metrics.csv", "checkpoint.pt", "checkpoint.previous.pt", "config.yaml")
     before = {name: (run / name).read_bytes() for name in names}
 
@@ -726,12 +762,12 @@ def test_the_only_data_to_choose_by_are_said(command):
     out = command("train.py", *QUICK, "dataset.split.val_fraction=0")[1]
     assert "nothing is held out" in out
     assert "nothing is held out" not in command("train.py", *QUICK)[1]
-    config = compose(*QUICK, "dataset.split.val_fraction=0")
+    config = resolved(*QUICK, "dataset.split.val_fraction=0")
     with pytest.raises(JobError) as refused:
         job._refuse_to_tune_on_test("hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", config)
     assert "a search chooses by the validation metric" in str(refused.value.error)
     job._refuse_to_tune_on_test("hydra_plugins.nested_lookahead_sweeps.GridSweeper", config)
-    job._refuse_to_tune_on_test("hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", compose(*QUICK))
+    job._refuse_to_tune_on_test("hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", resolved(*QUICK))
 
 
 @pytest.mark.slow
@@ -754,10 +790,17 @@ def test_a_killed_process_resumes(tmp_path, command, monkeypatch):
     assert metrics_less_seconds(run) == metrics_less_seconds(runs_below("undisturbed")[0])
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("step", [0, 2, 10, 15])
-def test_a_signal_saves_at_the_end_of_the_step(command, monkeypatch, signum, status, step):
-    assert command("train.py", *SHORT, "output_dir=undisturbed")[0] == 0
+INT, TERM = (signal.SIGINT, 130), (signal.SIGTERM, 143)
+
+
+@pytest.mark.parametrize(
+    ("signum", "status", "step"),
+    [
+        *((*INT, 0), (*TERM, 2), (*INT, 10), (*TERM, 15)),
+        *(pytest.param(*other, marks=pytest.mark.slow) for other in ((*TERM, 0), (*INT, 2), (*TERM, 10), (*INT, 15))),
+    ],
+)
+def test_a_signal_saves_at_the_end_of_the_step(command, monkeypatch, undisturbed, signum, status, step):
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         train_step = training.Trainer.train_step
@@ -778,8 +821,7 @@ def test_a_signal_saves_at_the_end_of_the_step(command, monkeypatch, signum, sta
     status, out, _ = command("train.py", "-m", *SHORT)
     assert status == 0
     assert "1 runs: 1 resumed" in out
-    (reference,) = runs_below("undisturbed")
-    assert metrics_less_seconds(run) == metrics_less_seconds(reference)
+    assert metrics_less_seconds(run) == metrics_less_seconds(undisturbed)
 
 
 def test_a_sweep_ends_with_what_became_of_its_runs(command, monkeypatch):

@@ -1,5 +1,7 @@
 """The model, the inner optimizers and the wrappers that the optimizer's tests share."""
 
+import functools
+
 import torch
 from torch import nn
 
@@ -61,13 +63,17 @@ def make_model(dtype=torch.float64):
     return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).to(dtype)
 
 
+@functools.cache
+def batch(step, dtype):
+    generator = torch.Generator().manual_seed(step)
+    return torch.randn(8, 4, generator=generator).to(dtype), torch.randint(3, (8,), generator=generator)
+
+
 def train(model, optimizer, steps, start=0):
     """Steps on batches that depend on the step's number alone."""
     dtype = next(model.parameters()).dtype
     for step in range(start, start + steps):
-        generator = torch.Generator().manual_seed(step)
-        x = torch.randn(8, 4, generator=generator).to(dtype)
-        y = torch.randint(3, (8,), generator=generator)
+        x, y = batch(step, dtype)
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()

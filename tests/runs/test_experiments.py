@@ -8,18 +8,15 @@ from pathlib import Path
 import hydra
 import made_data
 import pytest
-from conftest import ROOT
+from conftest import ROOT, resolved
 from hydra.core.plugins import Plugins
 
 from nested_lookahead.analysis import notebook
-from nested_lookahead.runs import schema
 from nested_lookahead.runs.build import build
 from nested_lookahead.runs.identity import run_name
 from nested_lookahead.settings import Evaluation
 from nested_lookahead.tasks import language
 from nested_lookahead.training.fit import evaluate
-
-schema.register()  # whichever test comes first
 
 RUNS = {
     "demo": 2,
@@ -114,9 +111,8 @@ def test_jobs_are_composed_as_hydra_does(experiment, monkeypatch, command):
     found = []
     assert command("train.py", f"experiment={experiment}", "hydra/launcher=list", "-m")[0] == 0
     for job in (found[0], found[len(found) // 2], found[-1]):
-        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            overrides = [part for part in job.overrides if not part.startswith("hydra")]
-            whole = schema.resolve(hydra.compose("config", overrides=[*overrides, f"experiment={experiment}"]))
+        overrides = [part for part in job.overrides if not part.startswith("hydra")]
+        whole = resolved(*overrides, f"experiment={experiment}")
         assert job.config == whole
         assert job.path == Path("outputs") / whole.study / run_name(whole.plain())
 
@@ -183,9 +179,7 @@ def test_two_steps(experiment, settings, data_dir):
         overrides += ["dataset.size=32", "dataset.workers=0"]
     if experiment in ("language_cpu", "language_gpu"):
         overrides += [f"dataset.data_dir={data_dir}", "dataset.samples=8", "model.layers=1"]
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        resolved = schema.resolve(hydra.compose("config", overrides=overrides))
-    trainer = build(resolved)
+    trainer = build(resolved(*overrides))
     before = [p.detach().clone() for p in trainer.model.parameters()]
     for (images, labels), _ in zip(trainer.batches, range(2), strict=False):
         assert trainer.train_step(images, labels).isfinite()
@@ -223,13 +217,8 @@ def test_the_published_rule_is_taken_apart(command, data_dir):
 
 @pytest.mark.parametrize("experiment", ["cifar10", "cifar10_pullback", "cifar10_variation", "demo", "cifar100"])
 def test_the_published_studies_are_set_up_as_published_but_for_its_faults(experiment, data_dir):
-    def resolved(method):
-        overrides = [f"experiment={experiment}", f"method={method}"]
-        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return schema.resolve(hydra.compose("config", overrides=overrides))
-
     for method in ("sgd", "adam", "lookahead_sgd", "lookahead_adam", "nested_sgd", "nested_adam"):
-        settings = resolved(method)
+        settings = resolved(f"experiment={experiment}", f"method={method}")
         inner = (settings.optimizer.inner or settings.optimizer).settings
         assert (inner["lr"], inner["weight_decay"]) == (0.001, 0.001)  # the same weight decay for every method
         assert inner.get("momentum", 0.9) == 0.9

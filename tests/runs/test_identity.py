@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import resolved
 from omegaconf import OmegaConf
-from test_schema import resolved
 
 from nested_lookahead.runs.identity import ADDED, BOOKKEEPING, FEEDERS, computed, identity, label, run_name
 

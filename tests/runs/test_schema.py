@@ -2,27 +2,14 @@
 
 import inspect
 
-import hydra
 import pytest
-from conftest import ROOT
+from conftest import ROOT, resolved
 from omegaconf import OmegaConf
 
 from nested_lookahead import signatures
 from nested_lookahead.command import explain
 from nested_lookahead.errors import UserError
-from nested_lookahead.runs import schema
 from nested_lookahead.runs.identity import run_name
-
-schema.register()
-
-
-def compose(*overrides):
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return hydra.compose("config", overrides=list(overrides))
-
-
-def resolved(*overrides):
-    return schema.resolve(compose(*overrides))
 
 
 def choices(group):

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def printed(folder):
     return (folder / "printed").read_text()
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -297,20 +298,27 @@ def test_progress_of_a_sweep():
     assert str(progress) == "4/4 runs, best 75.00% (seed=1)"
 
 
+@pytest.fixture
+def watched(monkeypatch):
+    """A sweep that looks so often that it sees a run of a second."""
+    monkeypatch.setattr(SweepProgress, "interval", 0.05)
+    return ("-m", *LONG, "optimizer.k=3,5", "epochs=12", "evaluation.every=4")
+
+
 @pytest.mark.slow
-def test_lines_where_there_is_no_terminal(command):
-    status, out, _ = command("train.py", "-m", *LONG, "optimizer.k=3,5", "epochs=90", "evaluation.every=30")
+def test_lines_where_there_is_no_terminal(command, watched):
+    status, out, _ = command("train.py", *watched)
     assert status == 0
-    assert re.search(r"^sweep +1/2 runs, \d\d:\d\d left, best 9\d\.\d\d% \(optimizer\.k=3\)$", out, re.MULTILINE)
+    assert re.search(r"^sweep +1/2 runs, \d\d:\d\d left, best \d\d\.\d\d% \(optimizer\.k=3\)$", out, re.MULTILINE)
     for run in runs_below("outputs"):
         assert "sweep" not in (run / "train.log").read_text()
 
 
 @pytest.mark.slow
-def test_two_bars_in_a_terminal(tmp_path):
-    text = seen_in_a_terminal(["-m", *LONG, "optimizer.k=3,5", "epochs=90", "evaluation.every=30"], tmp_path)
-    assert re.search(r"sweep: +50%.* 1/2 .*best 9\d\.\d\d% \(optimizer\.k=3\)", text)
-    assert "epoch 90/90" in text
+def test_two_bars_in_a_terminal(tmp_path, watched):
+    text = seen_in_a_terminal(watched, tmp_path)
+    assert re.search(r"sweep: +50%.* 1/2 .*best \d\d\.\d\d% \(optimizer\.k=3\)", text)
+    assert "epoch 12/12" in text
 
 
 # --- signals --------------------------------------------------------------------------------------------------------
@@ -467,7 +475,7 @@ def test_a_signal_lets_workers_save(tmp_path, monkeypatch):
     process = start(tmp_path, *JOBLIB, *LONG, "seed=range(3)")
     wait_for(lambda: len(runs_below("outputs")) == 2 and rows_below("outputs") > 30)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 143
+    assert process.wait(timeout=120) == 143
     assert [files.read_status(run)["status"] for run in runs_below("outputs")] == ["interrupted"] * 2
     steps = [torch.load(run / "checkpoint.pt", weights_only=True)["progress"]["step"] for run in runs_below("outputs")]
     assert any(step % 20 for step in steps)  # saved within an epoch of 20 steps, not just at its end
@@ -476,16 +484,48 @@ def test_a_signal_lets_workers_save(tmp_path, monkeypatch):
     assert "Traceback" not in text
 
 
+def workers_of(process, library=""):
+    """How many worker processes of joblib's are in the group of a process, and have loaded a library."""
+    found = 0
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            of_joblib = b"LokyProcess" in command.read_bytes() and os.getpgid(int(command.parent.name)) == process.pid
+            found += of_joblib and library in command.with_name("maps").read_text()
+    return found
+
+
 @pytest.mark.slow
-def test_ctrl_c_reaches_idle_workers_too_and_the_other_saves(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("signum", "epochs", "ended", "left"),
+    [
+        (signal.SIGINT, "1,400", ["completed", "interrupted"], "2 runs: 1 completed, 1 unfinished"),
+        (signal.SIGINT, "400", ["interrupted"], "1 runs: 1 unfinished"),
+        (signal.SIGTERM, "400", ["interrupted"], "1 runs: 1 unfinished"),
+    ],
+)
+def test_a_signal_reaches_an_idle_worker_too_and_the_other_saves(tmp_path, monkeypatch, signum, epochs, ended, left):
+    """As from a terminal, or a cluster: to every process of a group. The idle one has had its run, or none yet."""
     monkeypatch.chdir(tmp_path)
-    process = start(tmp_path, *JOBLIB, *LONG, "epochs=1,400", start_new_session=True)
-    wait_for(lambda: len(list(Path("outputs").rglob("summary.json"))) == 1 and rows_below("outputs") > 60)
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=30) == 130
-    assert sorted(files.read_status(run)["status"] for run in runs_below("outputs")) == ["completed", "interrupted"]
+    process = start(tmp_path, *JOBLIB, *LONG, f"epochs={epochs}", start_new_session=True)
+    over = len(ended) - 1
+    wait_for(lambda: len(list(Path("outputs").rglob("summary.json"))) == over and rows_below("outputs") > 60)
+    assert workers_of(process) == 2
+    os.killpg(process.pid, signum)
+    assert process.wait(timeout=120) == 128 + signum
+    assert sorted(files.read_status(run)["status"] for run in runs_below("outputs")) == ended
     text = printed(tmp_path)
-    assert "2 runs: 1 completed, 1 unfinished" in text
+    assert left in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_workers_start_ends_in_silence(tmp_path):
+    process = start(tmp_path, *JOBLIB, *LONG, "seed=0,1", start_new_session=True)
+    wait_for(lambda: workers_of(process, "_struct") == 2)  # Python is up in them, joblib is not yet
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=120) == 130
+    text = printed(tmp_path)
+    assert "2 runs: 2 unfinished" in text
     assert "Traceback" not in text
 
 
@@ -546,6 +586,9 @@ def test_a_second_signal_ends_a_process_at_once_but_no_worker(monkeypatch, a_wor
 
 def test_a_signal_ends_the_job_of_a_worker_and_no_idle_worker(monkeypatch):
     monkeypatch.setattr(signals, "in_worker", lambda: True)
+    signal.pthread_sigmask(signal.SIG_BLOCK, workers.STOPS)  # as it is started
+    for signum in workers.STOPS:
+        signal.raise_signal(signum)
     with pytest.raises(Interrupted), signals.ending_the_job_alone():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)

@@ -25,6 +25,7 @@ from nested_lookahead.runs.progress import SweepProgress
 from nested_lookahead.runs.schema import Config, resolve
 from nested_lookahead.runs.signals import stopping_workers
 from nested_lookahead.runs.stacked import StackedLauncher
+from nested_lookahead.runs.workers import start_workers_deaf
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class RunSweeper(BasicSweeper):
         if isinstance(self.launcher, ListLauncher):
             self.launcher.show(jobs)
             return jobs
+        if type(self.launcher).__module__.startswith("hydra_plugins.hydra_joblib_launcher"):
+            start_workers_deaf()
         launch = functools.partial(self.launcher.launch, initial_job_idx=0)
         objectives = [
             (name, functools.partial(job.objective, since)) for name, job in zip(what_differs(batch), jobs, strict=True)

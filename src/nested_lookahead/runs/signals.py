@@ -17,7 +17,7 @@ from typing import Any
 from nested_lookahead.errors import Interrupted
 from nested_lookahead.runs import files
 from nested_lookahead.runs.directory import lock_of
-from nested_lookahead.runs.workers import in_worker
+from nested_lookahead.runs.workers import STOPS, in_worker
 
 
 class Signals:
@@ -77,7 +77,8 @@ class Signals:
 def ending_the_job_alone() -> Iterator[None]:
     """In a worker, around a job: SIGTERM ends the job, not the process, for joblib kills all workers when one dies.
 
-    SIGINT is left to the sweep, which passes it on: a terminal sends it to every process, idle ones included.
+    SIGINT is left to the sweep, which passes it on: a terminal sends it to every process, idle ones included. What came
+    before the job is nothing to it: a worker is started with both blocked, and ignores them from its first job on.
     """
     if not in_worker() or threading.current_thread() is not threading.main_thread():
         yield
@@ -86,7 +87,9 @@ def ending_the_job_alone() -> Iterator[None]:
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise Interrupted(signum)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for signum in STOPS:
+        signal.signal(signum, signal.SIG_IGN)  # which drops what has come
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
@@ -110,7 +113,7 @@ def stopping_workers(paths: Sequence[Path]) -> Iterator[None]:
 
     before: dict[int, Any] = {}
     try:
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in STOPS:
             before[signum] = signal.signal(signum, stop)
     except ValueError:
         before.clear()

@@ -6,10 +6,13 @@ import atexit
 import gc
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
+from typing import Any
 
 
 def in_worker() -> bool:
@@ -39,6 +42,43 @@ def jobs_at_once(device: str) -> int:
     from joblib import cpu_count
 
     return int(cpu_count())
+
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+"""What ends a sweep, and of a worker its job alone."""
+
+
+def start_workers_deaf() -> None:
+    """Have joblib start its workers with the `STOPS` blocked; each listens once it has a job, see `signals`.
+
+    Python's own handlers would end a worker that has had no job yet, when a terminal or a cluster sends a signal to all
+    processes, and joblib kills the others when one dies. A worker's initializer would come a second late; a mask is
+    inherited and holds from the beginning, which is how Python itself starts multiprocessing's resource tracker. joblib
+    starts workers where the first job is submitted, and replaces them in a thread that it starts there.
+    """
+    from joblib.parallel import LokyBackend, register_parallel_backend
+
+    resource_tracker.ensure_running()  # joblib sees to it when it starts a worker, and Python 3.11 unblocks both there
+
+    class Deaf(LokyBackend):  # type: ignore[misc]
+        def configure(self, *args: Any, **settings: Any) -> Any:
+            with _deaf():
+                return super().configure(*args, **settings)
+
+        def submit(self, *args: Any, **settings: Any) -> Any:
+            with _deaf():
+                return super().submit(*args, **settings)
+
+    register_parallel_backend("loky", Deaf)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
