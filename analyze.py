@@ -1,44 +1,10 @@
 """Compare finished runs: ``python analyze.py --help``."""
 
-from __future__ import annotations
-
-import gc
-import shlex
 import sys
-from pathlib import Path
 
-from nested_lookahead.analysis.options import parse
-from nested_lookahead.command import run_command
+from nested_lookahead.analyze import main, run
 
-OUTPUTS = Path("outputs")
-
-
-def main() -> None:
-    options = parse()
-    gc.set_threshold(100_000)  # searching the many objects of figures in use for garbage takes a tenth of the time
-    from nested_lookahead.analysis import archive, collect, figures, report  # --help need not wait for pandas
-    from nested_lookahead.analysis.asked import asked
-
-    folders = options.folders or ([] if options.reference else [collect.newest_study(OUTPUTS)])
-    if options.archive is not None:
-        print(archive.pack(folders, options.archive))
-        return
-    out = options.out or archive.beside(folders[0] if folders else OUTPUTS / "reference") / options.place
-    study, plan = asked(folders, out / report.CACHE, options)
-    request = report.Request(
-        weights=options.weights,
-        split=options.split,
-        tuning_seeds=options.tuning_seeds,
-        baseline=plan.baseline,
-        family=plan.compare,
-        delta=plan.delta,
-        fixed=plan.fixed,
-        pictures=options.figures.split(",") if options.figures else tuple(figures.FIGURES),
-        drawing=figures.Options(options.metric, options.x, plan.target, options.smooth),
-        command=f"python {shlex.join(sys.argv)}",
-    )
-    print(report.write(study, out, request))
-
+__all__ = ["main", "run"]
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run())

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from nested_lookahead.optim import Lookahead, MultilayerLookahead, NestedLookahead, OptimizerList
     from nested_lookahead.replica import NestedLookaheadReplica

@@ -24,6 +24,17 @@ from nested_lookahead.training.processes import first_process
 
 LARGEST_CONFIG = 2**20
 """Bytes of a file of settings, by far."""
+CHECKOUT = Path(__file__).parents[2]
+CONF = next(folder for folder in (Path(__file__).with_name("conf"), CHECKOUT / "conf") if folder.is_dir())
+"""In a wheel it lies in the package, in a checkout at the top."""
+SCRIPTS = {"train": "train.py", "analyze": "analyze.py", "theory": "-m nested_lookahead.theory"}
+
+
+def invocation(name: str) -> str:
+    """How a command of this package is typed, in the way that this process was: in a checkout ``python train.py``."""
+    if sys.argv[0].startswith("nested-lookahead ") or CONF.parent != CHECKOUT:
+        return f"nested-lookahead {name}"
+    return f"python {SCRIPTS[name]}"
 
 
 def hydra_arguments(arguments: list[str]) -> list[str]:

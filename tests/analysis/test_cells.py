@@ -119,12 +119,26 @@ def test_failed_seeds_are_those_far_behind_the_best_median(tmp_path):
     fail(root, (0, 1, 2, 3, 4, 5, 6))
     (task,) = found(root)
     best = task.final[task.final["group"] == "nested"]["value"].median()
-    assert tails.bound(task) == pytest.approx(best - 2)
+    assert tails.limit(task) == pytest.approx(best - 2)
     failed = tails.failed(task).groupby(task.final["group"]).sum()
     assert failed.to_dict() == {"base": 12, "averaged": 12, "lookahead": 7, "nested": 0}
     row = tails.tails(task).set_index("arm").loc["nested"]
     assert (row["failed"], row["other_failed"], row["only"], row["other_only"]) == (0, 7, 0, 7)
     assert row["p"] == pytest.approx(stats.binomtest(0, 7).pvalue)
+
+
+def test_each_arm_in_a_row(several):
+    task = found(several)[0]
+    table = tails.by_arm(task).set_index("arm")
+    values = task.final[task.final["group"] == "nested"]["value"]
+    half = stats.t.ppf(0.975, 11) * values.std() / math.sqrt(12)
+    assert table.loc["nested", "accuracy (%)"] == f"{values.mean():.2f} ± {half:.2f}"
+    assert table.loc["nested", "lowest decile"] == f"{np.quantile(values, 0.1):.2f}"
+    row = task.comparisons.set_index(["group", "baseline"]).loc[("nested", "lookahead")]
+    assert (
+        table.loc["nested", "− lookahead"] == f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}] better"
+    )
+    assert table.loc["nested", "− base"] == "–"
 
 
 def test_an_arm_catches_up_with_the_loss_that_the_other_ends_with(several):

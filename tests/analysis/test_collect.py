@@ -13,9 +13,10 @@ import yaml
 from made_runs import make_run, rewrite_metrics, unsigned
 
 from nested_lookahead.analysis import cache as cache_of_runs
-from nested_lookahead.analysis import collect
+from nested_lookahead.analysis import collect, labels, run_rows
 from nested_lookahead.errors import UserError
 from nested_lookahead.runs.files import COLUMNS, VERSION, read_config
+from nested_lookahead.runs.identity import identity
 
 
 def test_nothing_to_read_is_one_clear_line(tmp_path):
@@ -82,6 +83,45 @@ def test_what_cannot_be_used_is_listed_and_left_out(tmp_path):
     for path, reason in reasons.items():
         assert reason in left_out[str(path)], path
     assert not Path("hacked").exists()
+
+
+def with_keys(path, keys):
+    """The run, whose configuration has these keys, too."""
+    content = yaml.safe_load((path / "config.yaml").read_text())
+    content["config"] |= keys
+    (path / "config.yaml").write_text(yaml.safe_dump(content))
+    return unsigned(path)
+
+
+NOW = {"decay": "all", "ema": None, "tail": None, "param_groups": None, "compile": False}
+
+
+def test_runs_older_than_a_key_have_what_stands_for_it(tmp_path):
+    """Beside a newer run of another method the difference in settings is shown; in the cache, too."""
+    old = make_run(tmp_path, "sgd")
+    assert not NOW.keys() & read_config(old).keys()
+    with_keys(make_run(tmp_path, "adam"), NOW | {"decay": "matrices", "ema": 0.99, "param_groups": [{"match": "a.*"}]})
+    for _ in range(2):
+        runs = collect.collect([tmp_path], tmp_path / "cache.npz").runs
+        groups = labels.in_order(runs.set_index("group"))
+        assert groups["config.compile"].tolist() == [False, False]
+        shown = dict(zip(groups["method"], labels.settings(groups, always=False), strict=True))
+        assert shown == {"sgd": "decay=all", "adam": "decay=matrices ema=0.99 param_groups=[{'match': 'a.*'}]"}
+
+
+def test_an_older_run_and_a_newer_one_of_the_same_settings_differ_in_none(tmp_path):
+    old, new = make_run(tmp_path, "sgd"), with_keys(make_run(tmp_path, "sgd", seed=1), NOW)
+    assert identity(read_config(old)) == identity(read_config(new))
+    runs = collect.collect([tmp_path]).runs
+    differ = [c for c in runs if str(c).startswith("config.") and len(set(runs[c].astype(str))) > 1]
+    assert differ == ["config.seed"]
+
+
+def test_a_data_sets_new_keys_are_those_of_its_function():
+    of = {"name": "mnist1d", "_target_": "nested_lookahead.datasets.mnist1d"}  # where it lay
+    assert run_rows.added({"dataset": of})["dataset.train_samples"] == 4000
+    for other in ({"name": "digits", "_target_": "nested_lookahead.tasks.datasets.digits"}, {"name": "mnist1d"}):
+        assert set(run_rows.added({"dataset": other})) == {"compile", "ema", "tail", "decay", "param_groups"}
 
 
 def test_all_files_at_once_are_as_one_by_one(tmp_path):

@@ -11,8 +11,9 @@ from made_runs import make_run
 from scipy import stats
 
 from nested_lookahead.analysis import collect, figures, targets
-from nested_lookahead.analysis.figures.outcomes import outcomes, quantile
+from nested_lookahead.analysis.figures.outcomes import outcomes
 from nested_lookahead.analysis.figures.speed import profile_table
+from nested_lookahead.analysis.statistics import quantile
 from nested_lookahead.analysis.targets import above, performance_ratios, time_ratio
 from nested_lookahead.analysis.task import tasks
 

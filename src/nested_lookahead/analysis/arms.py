@@ -68,11 +68,13 @@ def _of_arm(study: Study, name: str, found: fair.Comparison) -> tuple[pd.DataFra
     if arm["runs_of"] or arm["follows"]:  # it has no method of its own
         inner = runs["inner"].where(runs["inner"] != "", runs["method"])
         runs = runs.assign(method=name, inner=inner)
-    told: dict[str, Any] = {TRIED: len(arm["trials"]), CHOICE: json.dumps(_choice(chosen, arm))}
+    tuned = found.arms.get(arm["runs_of"] or arm["follows"], arm)  # whose space the settings are from
+    told: dict[str, Any] = {TRIED: len(arm["trials"]), CHOICE: json.dumps(_choice(chosen, arm, tuned["space"]))}
     return runs.assign(group=name, path=runs["path"].map(names), **told), metrics
 
 
-def _choice(chosen: fair.Chosen, arm: Mapping[str, Any]) -> dict[str, Any]:
+def _choice(chosen: fair.Chosen, arm: Mapping[str, Any], space: Mapping[str, str]) -> dict[str, Any]:
+    settings = {key: chosen.settings[key] for key in space if key in chosen.settings}
     trials = [
         {seed: math.nan if value is None else value for seed, value in trial["values"][kind].items()}
         for trial in arm["trials"]
@@ -80,8 +82,8 @@ def _choice(chosen: fair.Chosen, arm: Mapping[str, Any]) -> dict[str, Any]:
     ]
     return {
         "weights": chosen.weights,
-        "settings": {key: chosen.settings[key] for key in arm["space"]},
-        "places": fair.places(arm["space"], chosen.settings),
+        "settings": settings,
+        "places": {} if arm["follows"] else fair.places(space, settings),
         "trials": [list(values.values()) for values in trials],
         "trial": chosen.trial,
     }

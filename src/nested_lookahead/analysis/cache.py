@@ -18,7 +18,7 @@ from nested_lookahead.runs import files, identity
 
 LARGEST = 2**31
 """Bytes of a cache, which is not compressed: of the metrics of a hundred thousand runs."""
-VERSION = [3, files.VERSION, identity.RULE, list(files.COLUMNS)]
+VERSION = [3, files.VERSION, identity.RULE, list(files.COLUMNS), identity.ADDED]
 """Of the cache, and of all that decides what is made of a run; a cache with another one is made anew."""
 
 

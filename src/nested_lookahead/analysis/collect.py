@@ -18,6 +18,7 @@ from nested_lookahead.analysis.cache import Found
 from nested_lookahead.analysis.reference import read_reference
 from nested_lookahead.analysis.run_rows import RUN_COLUMNS, LeftOut, read, tell_tasks_apart
 from nested_lookahead.analysis.sound import fault_of
+from nested_lookahead.command import invocation
 from nested_lookahead.errors import UserError
 from nested_lookahead.runs import files
 
@@ -48,7 +49,7 @@ def newest_study(output_dir: Path) -> Path:
     """
     summaries = list(output_dir.glob(f"*/**/{files.SUMMARY}"))
     if not summaries:
-        raise UserError(f"{output_dir}: no finished run here; make one with: python train.py")
+        raise UserError(f"{output_dir}: no finished run here; make one with: {invocation('train')}")
     latest = max(summaries, key=lambda path: path.stat().st_mtime)
     return output_dir / latest.relative_to(output_dir).parts[0]
 

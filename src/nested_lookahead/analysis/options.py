@@ -1,10 +1,11 @@
-"""What ``python analyze.py`` takes. Imports nothing that ``--help`` would have to wait for."""
+"""What ``analyze.py`` takes. Imports nothing that ``--help`` would have to wait for."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from nested_lookahead.command import invocation
 from nested_lookahead.errors import UserError
 
 
@@ -14,13 +15,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     Raises:
         UserError: a number is out of its range.
     """
+    this = invocation("analyze")
     parser = argparse.ArgumentParser(
+        prog=this,
         description="Check, compare and draw finished runs: verdicts, tables, figures, and a report.html of them all.",
-        epilog="examples: python analyze.py outputs/digits --baseline sgd --delta 0.3;  "
-        "python analyze.py outputs/grid --filter k=3,5 --baseline k=5,alpha=0.5;  "
-        "python analyze.py outputs/after --against outputs/before;  "
-        "python analyze.py outputs/grid --archive grid.tar.xz;  "
-        "python analyze.py --reference published.csv",
+        epilog=f"examples: {this} outputs/digits --baseline sgd --delta 0.3;  "
+        f"{this} outputs/grid --filter k=3,5 --baseline k=5,alpha=0.5;  "
+        f"{this} outputs/after --against outputs/before;  "
+        f"{this} outputs/grid --archive grid.tar.xz;  "
+        f"{this} --reference published.csv",
     )
     _add_runs(parser)
     _add_comparison(parser)

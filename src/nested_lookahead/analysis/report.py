@@ -21,7 +21,7 @@ from nested_lookahead.analysis.collect import Study
 from nested_lookahead.analysis.contrasts import contrasts
 from nested_lookahead.analysis.labels import setting_keys
 from nested_lookahead.analysis.run_rows import REFERENCE
-from nested_lookahead.analysis.tails import tails
+from nested_lookahead.analysis.tails import by_arm, tails
 from nested_lookahead.analysis.targets import catching_up
 from nested_lookahead.analysis.task import Task, tasks
 from nested_lookahead.analysis.tuned import tuned
@@ -113,7 +113,8 @@ def _write_task(
     comparisons = tables.readable_comparisons(task.comparisons, task.metric)
     spent = tables.readable_budget(budget(task), task.metric)
     written = []
-    readable = {"results": results, "comparisons": comparisons, "budget": spent, "choices": chosen(task)}
+    readable = {"results": results, "comparisons": comparisons, "budget": spent}
+    readable |= {"arms": by_arm(task), "choices": chosen(task)}  # of fair studies
     for name, table in readable.items():
         if len(table):
             written += _write_table(table, out / f"{name}{suffix}")

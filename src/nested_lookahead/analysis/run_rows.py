@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from nested_lookahead.metric import ACCURACY, Metric
 from nested_lookahead.runs import files
-from nested_lookahead.runs.identity import BOOKKEEPING, RULE, computed, identity
+from nested_lookahead.runs.identity import ADDED, BOOKKEEPING, RULE, computed, identity
+from nested_lookahead.runs.identity import OWN as OURS
+from nested_lookahead.signatures import signature_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +103,21 @@ def _row(path: Path, config: dict[str, Any], summary: Mapping[str, Any]) -> dict
         "score_most": _bound(summary, "most", 1.0),
         "metric": json.dumps(metric.plain()),
     }
-    return row | _where(summary) | {f"config.{key}": value for key, value in flatten(config).items()}
+    settings = flatten(config)
+    settings |= {key: value for key, value in added(config).items() if key not in settings}
+    return row | _where(summary) | {f"config.{key}": value for key, value in settings.items()}
+
+
+def added(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run did whose configuration is older than a key, as `ADDED` has it, so that it can be told from what newer
+    runs did. A data set's keys are those of the function of its name."""
+    found = {key: value for key, value in ADDED.items() if "." not in key}
+    target = str(config["dataset"].get("_target_", "")) if isinstance(config["dataset"], dict) else ""
+    if target.startswith(OURS):  # wherever it lay then
+        taken = signature_of(f"nested_lookahead.tasks.datasets.{target.rpartition('.')[2]}")
+        names = {f"dataset.{name}" for name in (taken.settings if taken else ())}
+        found |= {key: ADDED[key] for key in names & ADDED.keys()}
+    return found
 
 
 def metric_of(runs: pd.DataFrame) -> Metric:

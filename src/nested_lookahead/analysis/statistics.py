@@ -247,6 +247,20 @@ def median_interval(values: Values, level: float = 0.95) -> tuple[float, float]:
     return (float(v[below - 1]), float(v[n - below])) if below else (NAN, NAN)
 
 
+def quantile(values: Values, q: float) -> float:
+    """Of results of which NaN, a diverged run, is below any other; NaN where it falls among those."""
+    if not len(values):
+        return float("nan")
+    # As numpy's linear rule has it, by hand: between minus infinity and a number there is no number.
+    ordered = np.sort(np.nan_to_num(np.asarray(values, dtype=float), nan=-np.inf))
+    place = q * (len(ordered) - 1)
+    low, share = int(place), place - int(place)
+    parts = ordered[low : low + 2] if share > 0 else ordered[low : low + 1]
+    if not np.isfinite(parts).all():
+        return float("nan")
+    return float(parts[0] if share == 0 else parts[0] * (1 - share) + parts[1] * share)
+
+
 # --- choosing -------------------------------------------------------------------------------------------------------
 
 

@@ -295,7 +295,8 @@ def _range(text: str) -> Range | None:
 def places(space: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, float]:
     """Of an arm's space as comparison.json has it: where in its range each number lies, from 0 to 1, on its scale."""
     ranges = {key: _range(text) for key, text in space.items()}
-    return {key: round(part.where(float(settings[key])), 3) for key, part in ranges.items() if part is not None}
+    there = {key: part for key, part in ranges.items() if part is not None and key in settings}
+    return {key: round(part.where(float(settings[key])), 3) for key, part in there.items()}
 
 
 def find_studies(root: Path) -> list[Path]:

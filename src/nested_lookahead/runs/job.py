@@ -23,7 +23,7 @@ from nested_lookahead.runs.directory import Onlooker, Row, Run, another_run, is_
 from nested_lookahead.runs.identity import RULE, computed, label
 from nested_lookahead.runs.progress import ProgressBar, closing_text, evaluation_line
 from nested_lookahead.runs.provenance import environment
-from nested_lookahead.runs.schema import Config, resolve
+from nested_lookahead.runs.schema import Config, register, resolve
 from nested_lookahead.runs.scores import objective, scores
 from nested_lookahead.runs.signals import Signals, ending_the_job_alone
 from nested_lookahead.training.processes import Processes, first_process, under_torchrun
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from nested_lookahead.training.trainer import Trainer
 
 log = logging.getLogger("train")
+register()
 
 
 def main(cfg: DictConfig) -> float:

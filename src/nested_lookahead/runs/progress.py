@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from nested_lookahead.command import invocation
 from nested_lookahead.runs.workers import in_worker
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def closing_text(summary: dict[str, Any], trainer: Trainer, path: Path) -> str:
         f"training       {summary['status']} after {took}",
         *([] if held_out else [f"result         test {metric.name}: nothing is held out for validation"]),
         f"results        {folder}",
-        f"next           python analyze.py {os.path.relpath(path.parent.parent)}",
+        f"next           {invocation('analyze')} {os.path.relpath(path.parent.parent)}",
     ]
     if optimum is not None and tests:
         over = {weights: None if row["loss"] is None else row["loss"] - optimum for weights, row in tests.items()}

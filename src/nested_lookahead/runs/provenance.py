@@ -8,11 +8,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from nested_lookahead import __version__
+
 
 def environment() -> dict[str, Any]:
     """Versions of what can change a result, and the commit of the code."""
-    packages = ("nested-lookahead", "torch", "torchvision", "numpy", "hydra-core")
-    versions = {"python": sys.version.split()[0]}
+    packages = ("torch", "torchvision", "numpy", "hydra-core")
+    versions = {"python": sys.version.split()[0], "nested-lookahead": __version__}
     for package in packages:
         try:
             versions[package] = metadata.version(package)

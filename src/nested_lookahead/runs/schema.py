@@ -15,6 +15,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from nested_lookahead.command import invocation
 from nested_lookahead.errors import UserError
 from nested_lookahead.runs.identity import run_name
 from nested_lookahead.runs.typed import check_keys, check_trusted, require_keys, typed_settings, typed_value
@@ -123,12 +124,13 @@ class Config:
 
 
 def register() -> None:
-    """Make the schema and the resolvers known to Hydra; must come before it composes."""
+    """Make the schema and the resolvers known to Hydra; must come before it composes, in worker processes, too."""
     ConfigStore.instance().store(group="hydra/schema", name="config", node=Config)
     # The name of the directory in which Hydra runs a job, relative to the study's.
     OmegaConf.register_new_resolver("run_name", lambda *, _root_: run_name(resolve(_root_).plain()), replace=True)
     OmegaConf.register_new_resolver("made_folder", _made_folder, replace=True)
     OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once, replace=True)
+    OmegaConf.register_new_resolver("invocation", invocation, replace=True)
 
 
 def _made_folder(path: str) -> str:

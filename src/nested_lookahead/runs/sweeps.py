@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from filelock import Timeout
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 
-from nested_lookahead.command import explain
+from nested_lookahead.command import explain, invocation
 from nested_lookahead.errors import Busy, UserError, one_line
 from nested_lookahead.metric import Metric
 from nested_lookahead.runs import files
@@ -220,7 +219,7 @@ def report(jobs: Sequence[PlannedRun], since: float) -> str:
         if outcome == "failed":
             lines.append(f"failed: {job.error(since)}")
             overrides = [part for part in filter_overrides(job.overrides) if not part.startswith("hydra.")]
-            lines.append(f"  again: python {Path(sys.argv[0]).name} {shlex.join([*overrides, 'hydra.mode=RUN'])}")
+            lines.append(f"  again: {invocation('train')} {shlex.join([*overrides, 'hydra.mode=RUN'])}")
     return "\n".join(lines)
 
 

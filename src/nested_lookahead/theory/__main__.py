@@ -13,13 +13,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nested_lookahead.command import run_command
+from nested_lookahead.command import invocation, run_command
 from nested_lookahead.errors import UserError
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m nested_lookahead.theory",
+        prog=invocation("theory"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -120,5 +120,10 @@ def watch(items: Sequence[Any], what: str) -> Iterable[Any]:
     return bar
 
 
+def run() -> int:
+    """Obey the command line; return the exit status."""
+    return run_command(main)
+
+
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run())

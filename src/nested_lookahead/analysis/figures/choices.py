@@ -18,6 +18,9 @@ from nested_lookahead.drawing import grid, new_figure
 if TYPE_CHECKING:
     from nested_lookahead.analysis.task import Task
 
+SHOWN_FROM = 6
+"""Trials at which all arms are inside the axis."""
+
 
 def tuning(task: Task, options: Options) -> Drawn | None:
     """What n trials buy of each arm."""
@@ -25,7 +28,7 @@ def tuning(task: Task, options: Options) -> Drawn | None:
     if table.empty:
         return None
     figure, (ax,) = new_figure(1, 1, 2.8)
-    names = plot_bought(ax, table, looks(task))
+    names = plot_bought(ax, table, looks(task), task.metric.sign)
     ax.set_ylabel(f"expected best validation {task.metric.axis}")
     unnamed = named_lines(figure, ax, names)
     caption = (
@@ -37,8 +40,8 @@ def tuning(task: Task, options: Options) -> Drawn | None:
     return finish(figure, task, f"what n trials buy{unnamed}", caption, alt, table)
 
 
-def plot_bought(ax: Axes, table: pd.DataFrame, styles: dict[str, Look]) -> list[Name]:
-    """One line per arm."""
+def plot_bought(ax: Axes, table: pd.DataFrame, styles: dict[str, Look], sign: int = 1) -> list[Name]:
+    """One line per arm; the axis begins with the worst of them at a few trials, as one alone may be anything."""
     names = []
     for arm, rows in table.groupby("arm", sort=False):
         look, group = styles[str(arm)], str(arm)
@@ -46,6 +49,9 @@ def plot_bought(ax: Axes, table: pd.DataFrame, styles: dict[str, Look]) -> list[
         tag(line, group)
         names.append(Name(group, float(rows["value"].iloc[-1]), look.label.split("\n")[0], look.color, line))
     ax.set_xlabel("trials")
+    early = table[table["trials"] == min(SHOWN_FROM, table["trials"].max())]["value"]
+    low, high = (early.min(), table["value"].max()) if sign > 0 else (table["value"].min(), early.max())
+    ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     grid(ax)
     return names

@@ -13,7 +13,7 @@ from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish
 from nested_lookahead.analysis.figures.looks import Look, looks
 from nested_lookahead.analysis.figures.names import extremes, row_height, row_labels, tag
 from nested_lookahead.analysis.sentences import p_value
-from nested_lookahead.analysis.statistics import holm
+from nested_lookahead.analysis.statistics import holm, quantile
 from nested_lookahead.drawing import SMALL, grid, new_figure
 from nested_lookahead.metric import ACCURACY, Metric
 
@@ -32,7 +32,7 @@ def seeds(task: Task, options: Options) -> Drawn | None:
     texts = [_said(row, task.metric) for _, row in table.iterrows()]
     figure, (ax,) = new_figure(1, 1, row_height([*labels, *texts]) * len(labels) + 0.9)
     row_labels(ax, labels, table["group"].tolist())
-    limit = tails.bound(task) if "behind" in whole else None
+    limit = tails.limit(task) if "behind" in whole else None
     plot_outcomes(ax, table, styles, options.target, task.metric, limit)
     ax.set_xlabel(f"final {task.split} {task.metric.axis}")
     worst, side = ("lowest", "below") if task.metric.sign > 0 else ("highest", "above")
@@ -86,20 +86,6 @@ def outcomes(task: Task, value: float | None = None) -> pd.DataFrame:
     if value is not None:
         table["p"] = holm([targets.above(sign * finals[group], sign * value)[0] for group in table["group"]])
     return table
-
-
-def quantile(values: Any, q: float) -> float:
-    """Of results of which NaN, a diverged run, is below any other; NaN where it falls among those."""
-    if not len(values):
-        return float("nan")
-    # As numpy's linear rule has it, by hand: between minus infinity and a number there is no number.
-    ordered = np.sort(np.nan_to_num(np.asarray(values, dtype=float), nan=-np.inf))
-    place = q * (len(ordered) - 1)
-    low, share = int(place), place - int(place)
-    parts = ordered[low : low + 2] if share > 0 else ordered[low : low + 1]
-    if not np.isfinite(parts).all():
-        return float("nan")
-    return float(parts[0] if share == 0 else parts[0] * (1 - share) + parts[1] * share)
 
 
 def plot_outcomes(
