@@ -31,6 +31,7 @@ def project(tmp_path):
     path = tmp_path / "project"
     path.mkdir()
     shutil.copytree(ROOT / "conf", path / "conf")
+    shutil.copytree(ROOT / "src", path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     for script in ("train.py", "analyze.py"):
         shutil.copy(ROOT / script, path)
     for block in blocks("yaml"):
@@ -44,6 +45,7 @@ def project(tmp_path):
 def test_commands(project, block):
     """Those of one block after the other; each block in a copy of its own."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(project / "src")
     for command in block:
         if "pip install" in command or command.startswith("pytest"):
             continue

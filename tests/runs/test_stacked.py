@@ -23,6 +23,7 @@ from nested_lookahead.runs.directory import Run
 from nested_lookahead.runs.job import Job
 from nested_lookahead.runs.stacking import chunks, grouped, in_common
 from nested_lookahead.training.stack import Stack
+from nested_lookahead.training.trainer import Trainer
 
 STACKED = ("-m", "hydra/launcher=stacked")
 TINY = ("dataset=mnist1d", "dataset.train_samples=150", "dataset.test_samples=50", "model=mlp", "model.hidden=[8]")
@@ -127,8 +128,6 @@ def test_all_runs_of_an_interrupted_stack_go_on_as_one_or_by_themselves(command,
 
 
 def test_runs_that_were_begun_by_themselves_go_on_in_a_stack_of_their_own(command, plain, monkeypatch):
-    from nested_lookahead.training.trainer import Trainer
-
     for number in (0, 1):
         interrupt_at(monkeypatch, 4, Trainer)
         settings = (*TINY, "optimizer.k=2", "optimizer.s=2", f"seed={number}")
@@ -241,6 +240,18 @@ def test_a_stack_that_breaks_leaves_its_runs_to_be_made_one_by_one(command, plai
     for run in runs_below("outputs"):
         assert "Traceback" in (run / "train.log").read_text()
     assert "Traceback" not in out
+
+
+def test_runs_that_were_trained_to_the_end_and_lack_a_summary_get_one(command, plain, monkeypatch):
+    assert command("train.py", *STACKED, *SWEEP)[0] == 0
+    for run in runs_below("outputs"):
+        (run / files.SUMMARY).unlink()
+    monkeypatch.delattr(Stack, "train_step")
+    monkeypatch.delattr(Trainer, "train_step")
+    status, out, _ = command("train.py", *STACKED, *SWEEP)
+    assert status == 0
+    assert "4 runs as one" in out
+    assert_same_runs("outputs", plain, resumed=True)
 
 
 def test_the_locks_of_a_stack_are_watched_at_the_same_time(command, monkeypatch):
