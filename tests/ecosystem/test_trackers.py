@@ -365,3 +365,13 @@ def test_a_sweep_in_worker_processes(command, monkeypatch):
     if "mlflow" in NAMES:
         methods = sorted(run.data.tags["method"] for run in mlflow_runs()[1])
         assert methods == sorted(run.parent.name for run in runs)
+
+
+@pytest.mark.slow
+def test_the_analysis_where_pandas_keeps_text_in_pyarrow(command):
+    """Which comes with MLflow, and is stricter."""
+    pytest.importorskip("pyarrow")
+    assert command("train.py", "-m", "optimizer=sgd,lookahead", "seed=0,1", *SMALL)[0] == 0
+    status, out, err = command("analyze.py", "--figures=learning_curves")
+    assert (status, err) == (0, "")
+    assert "Lookahead (SGD) against SGD" in out

@@ -98,7 +98,8 @@ def settings(groups: pd.DataFrame, always: bool) -> pd.Series[str]:
         if always and key in main:
             varies = varies | (groups["inner"] != "") | (key in LEARNING_RATES)
         shown = column.notna() & varies
-        texts[shown] += column[shown].map(lambda value, key=key: f" {setting(key, value)}")
+        told = column[shown].map(lambda value, key=key: f" {setting(key, value)}")
+        texts[shown] += told.astype(str)  # of no rows, it is of numbers, which pyarrow does not add to text
     return texts.str.strip()
 
 
