@@ -20,7 +20,7 @@ def blocks(language, page=None):
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
-BLOCKS = [block.splitlines() for block in blocks("bash")]
+BLOCKS = [block.splitlines() for block in dict.fromkeys(blocks("bash"))]
 COMMANDS = [line for block in blocks("bash", "README.md") for line in block.splitlines()]
 INSTALLS = [line for line in COMMANDS if "pip install" in line]
 

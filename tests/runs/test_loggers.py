@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, metrics_less_seconds, runs_below
 from logged import SMALL, as_logged, less_seconds
 from test_schema import resolved, said
-from test_train import QUICK, half_done
+from test_train import QUICK, cut_off
 
 from nested_lookahead.runs import files, loggers
 from nested_lookahead.training import fit
@@ -128,7 +128,8 @@ def test_one_that_is_not_installed_has_a_line_with_its_extra(command, monkeypatc
 
 @pytest.mark.parametrize("step", [2, 6, 10])
 def test_a_resumed_run_is_the_loggers_same_run_and_it_is_told_all_of_it(command, made, monkeypatch, step):
-    run = half_done(command, monkeypatch, step, (*SMALL, "logger=made"))
+    cut_off(command, monkeypatch, step, (*SMALL, "logger=made"))
+    (run,) = runs_below("outputs")
     assert made.told[0].ends == ["failed"]
     assert command("train.py", *SMALL, "logger=made")[0] == 0
     first, second = made.told
@@ -140,7 +141,8 @@ def test_a_resumed_run_is_the_loggers_same_run_and_it_is_told_all_of_it(command,
 
 
 def test_one_that_comes_to_a_half_done_run_is_told_what_was_before(command, made, monkeypatch):
-    run = half_done(command, monkeypatch, 6, SMALL)
+    cut_off(command, monkeypatch, 6, SMALL)
+    (run,) = runs_below("outputs")
     assert command("train.py", *SMALL, "logger=made")[0] == 0
     assert list(made.told[0].steps) == [4, 8, 12]
     assert made.told[0].run.known_as is None

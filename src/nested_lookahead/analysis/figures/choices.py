@@ -51,7 +51,8 @@ def plot_bought(ax: Axes, table: pd.DataFrame, styles: dict[str, Look], sign: in
     ax.set_xlabel("trials")
     early = table[table["trials"] == min(SHOWN_FROM, table["trials"].max())]["value"]
     low, high = (early.min(), table["value"].max()) if sign > 0 else (table["value"].min(), early.max())
-    ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    if low < high:
+        ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     grid(ax)
     return names
