@@ -66,7 +66,7 @@ def sweep(root: Path, output: Path, arguments: argparse.Namespace) -> tuple[floa
         f"dataset.data_dir={root}",
         f"output_dir={output}",
         "evaluation.train_samples=1",  # the published loop evaluates on the test images alone
-        "evaluation.batch_size=500",
+        f"evaluation.batch_size={2500 if arguments.device == 'cuda' else 500}",
         "progress=false",
         f"device={arguments.device}",
         *arguments.settings,

@@ -2,14 +2,17 @@
 
     python benchmarks/throughput.py --model resnet18 --threads 1
     python benchmarks/throughput.py --model resnet18 --device cuda --steps 200
+    python benchmarks/throughput.py --model cnn1d --device cuda --steps 200
 
-The published way is that of ``published_loop.py``. Data are random images of CIFAR's shape. Each way has a process of
+The published way is that of ``published_loop.py``. Data are random images of CIFAR's shape, for
+``cnn1d`` signals of MNIST-1D's, ours alone. Each way has a process of
 its own, as what is set for one (the allocator, say) would hold for the others; only one computes at a time.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import multiprocessing
 import statistics
 import time
@@ -36,21 +39,26 @@ from nested_lookahead.training.fit import measure
 from nested_lookahead.training.hardware import Hardware
 from nested_lookahead.training.trainer import Recipe, Trainer
 
+JITTER: Any = {"contrast": (0.7, 1.0), "saturation": (0.7, 1.0), "hue": (0.0, 0.1), "degrees": 45.0}
+AUGMENTATION = functools.partial(augment.published, padding=4, **JITTER)
 SGD = OptimizerChoice("sgd", "torch.optim.SGD", {"lr": published_loop.LR, "momentum": 0.9}, None)
+
+WAYS = ("published", "ours, fp32", "ours, bf16", "ours, fp32, compiled", "ours, bf16, compiled")
+BUILD: dict[str, Callable[..., nn.Module]] = {
+    "resnet18": models.resnet18,
+    "resnet18_cifar": models.resnet18_cifar,
+    "cnn1d": functools.partial(models.cnn1d, width=25),
+}
 
 
 def our_trainer(build: Callable[..., nn.Module], data: TensorSamples, hardware: Hardware) -> Trainer:
     dataset = Dataset.from_splits(data, data.take(np.arange(0)), data, 10).to(hardware.device)
+    images = len(data.shape) == 3
     layout = torch.channels_last if hardware.channels_last else torch.contiguous_format
-    model = build((3, 32, 32), 10).to(hardware.device, memory_format=layout)  # type: ignore[call-overload]
+    model = build(data.shape, 10).to(hardware.device, memory_format=layout)  # type: ignore[call-overload]
     batches = Batches(dataset.train, BATCH, torch.Generator().manual_seed(0))
-    recipe = Recipe(epochs=10**6, augment=our_augmentation)
+    recipe = Recipe(epochs=10**6, augment=AUGMENTATION if images else augment.none)
     return Trainer(model, build_optimizer(SGD, model), dataset, batches, recipe, hardware)
-
-
-def our_augmentation(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    jitter: Any = {"contrast": (0.7, 1.0), "saturation": (0.7, 1.0), "hue": (0.0, 0.1), "degrees": 45.0}
-    return augment.published(images, generator, padding=4, **jitter)
 
 
 def our_loop(trainer: Trainer) -> Iterator[None]:
@@ -79,7 +87,7 @@ def shares(trainer: Trainer, steps: int) -> dict[str, float]:
     trainer.model.forward = timed("forward", trainer.model.forward)
     trainer.optimizer.step = timed("optimizer", trainer.optimizer.step)  # type: ignore[method-assign]
     backward = torch.Tensor.backward
-    trainer.recipe = Recipe(epochs=trainer.recipe.epochs, augment=timed("data", trainer.recipe.augment))
+    trainer._augment = timed("data", trainer._augment)
     torch.Tensor.backward = timed("backward", backward)  # type: ignore[method-assign]
     loop = our_loop(trainer)
     began = time.perf_counter()
@@ -115,7 +123,8 @@ class Way:
     def __init__(self, name: str, model: str, device: str, threads: int, images: int) -> None:
         torch.set_num_threads(threads)
         rng = np.random.default_rng(0)
-        self.images = rng.integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
+        signals = model == "cnn1d"
+        self.images = rng.integers(0, 256, (images, 40, 1) if signals else (images, 32, 32, 3), dtype=np.uint8)
         self.labels = rng.integers(0, 10, images)
         self.device = device
         self.trainer: Trainer | None = None
@@ -124,11 +133,11 @@ class Way:
             optimizer = torch.optim.SGD(self.model.parameters(), lr=published_loop.LR, momentum=0.9)
             self.loop = published_loop.training(self.model, optimizer, self.images, self.labels, device)
         else:
-            pixels = torch.from_numpy(self.images).permute(0, 3, 1, 2).contiguous()
+            pixels = torch.from_numpy(self.images).movedim(-1, 1).contiguous()
             precision, compile = name.removeprefix("ours, ").partition(", ")[::2]
             hardware = Hardware(torch.device(device), precision, channels_last=True, compile=bool(compile))
             data = TensorSamples(pixels, torch.from_numpy(self.labels))
-            self.trainer = our_trainer(getattr(models, model), data, hardware)
+            self.trainer = our_trainer(BUILD[model], data, hardware)
             hardware.keep_freed_memory()
             self.loop = our_loop(self.trainer)
 
@@ -172,16 +181,17 @@ def look_into(steps: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=("resnet18", "resnet18_cifar"), default="resnet18")
+    parser.add_argument("--model", choices=BUILD, default="resnet18")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=10, help="in a window")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", nargs="+", choices=WAYS, default=WAYS, help="these; of compiled ones only on a GPU")
     parser.add_argument("--images", type=int, default=2048)
     arguments = parser.parse_args()
-    names = ["published", "ours, fp32", "ours, bf16"]
-    if arguments.device == "cuda":
-        names += ["ours, fp32, compiled", "ours, bf16, compiled"]
+    names = [name for name in arguments.only if name != "published" or arguments.model != "cnn1d"]
+    if arguments.device == "cpu":
+        names = [name for name in names if "compiled" not in name]
     given = (arguments.model, arguments.device, arguments.threads, arguments.images)
     context = multiprocessing.get_context("spawn")
     ways = {name: ProcessPoolExecutor(1, context, begin, (name, *given)) for name in names}
@@ -199,21 +209,23 @@ def main() -> None:
     for name in ways:
         cells = []
         for rates in (training, evaluation):
-            ratios = [mine / plain for mine, plain in zip(rates[name], rates["published"], strict=True)]
+            ratios = [mine / first for mine, first in zip(rates[name], rates[names[0]], strict=True)]
             cells.append(f"{statistics.median(rates[name]):20,.0f}")
             cells.append(f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]")
         print(f"{name:22}{cells[0]}{cells[1]:>22}{cells[2]:>22}{cells[3]:>22}")
-    for name in names[1:]:
+    for name in names:
+        if name == "published":
+            continue
         print(f"{name}: {ways[name].submit(look_into, arguments.steps).result()}")
 
 
 def torchvision_model(name: str) -> nn.Module:
     """The network as torchvision's code computes it, with the published stem or CIFAR's."""
-    model = getattr(models, name)((3, 32, 32), 10)
+    model = BUILD[name]((3, 32, 32), 10)
     for module in model.modules():
         if isinstance(module, models.TrimmedConv2d):
             module.__class__ = nn.Conv2d  # type: ignore[assignment]
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 if __name__ == "__main__":

@@ -22,10 +22,14 @@ def none(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def standard(images: Tensor, generator: torch.Generator, padding: Annotated[int, ">= 0"]) -> Tensor:
     """Random crop after zero padding, and horizontal flip with probability ½."""
+    return crop_and_flip(images, *_crops_and_flips(images, generator, padding), padding)
+
+
+def _crops_and_flips(images: Tensor, generator: torch.Generator, padding: int) -> tuple[Tensor, Tensor, Tensor]:
     n, device = len(images), images.device
     offsets = torch.randint(2 * padding + 1, (2, n), generator=generator, device=device)
     flips = torch.rand(n, generator=generator, device=device) < 0.5
-    return crop_and_flip(images, offsets[0], offsets[1], flips, padding)
+    return offsets[0], offsets[1], flips
 
 
 def published(
@@ -46,12 +50,14 @@ def published(
     def uniform(low: float, high: float) -> Tensor:
         return torch.empty(len(images), device=images.device).uniform_(low, high, generator=generator)
 
-    images = standard(images, generator, padding).float()
-    images = adjust_contrast(images, uniform(*contrast))
+    # All that is random comes first: a compiler can make one part of what comes after.
+    crops_and_flips = _crops_and_flips(images, generator, padding)
+    factors = uniform(*contrast), *((uniform(*saturation), uniform(*hue)) if images.shape[1] == 3 else ())
+    angles = uniform(-degrees, degrees)
+    images = adjust_contrast(crop_and_flip(images, *crops_and_flips, padding).float(), factors[0])
     if images.shape[1] == 3:
-        images = adjust_saturation(images, uniform(*saturation))
-        images = adjust_hue(images, uniform(*hue))
-    return rotate(images, uniform(-degrees, degrees))
+        images = adjust_hue(adjust_saturation(images, factors[1]), factors[2])
+    return rotate(images, angles)
 
 
 def crop_and_flip(images: Tensor, top: Tensor, left: Tensor, flips: Tensor, padding: int) -> Tensor:

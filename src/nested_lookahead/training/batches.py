@@ -49,14 +49,18 @@ class Batches:
 
     def rest(self) -> tuple[list[Tensor], int]:
         """The indices of each batch that is left, of a new epoch if the present one has ended; and the epoch's seed."""
+        order, seed = self.order()
+        return [self.part(chunk) for chunk in torch.split(order, self.batch_size)], seed
+
+    def order(self) -> tuple[Tensor, int]:
+        """The same, all batches' indices in one tensor."""
         if self.position in (0, len(self)):
             self._epoch_start, self.position = self.generator.get_state(), 0
         else:
             self.generator.set_state(self._epoch_start)
         order = torch.randperm(len(self.split), generator=self.generator)
         seed = int(torch.randint(2**31, (), generator=self.generator))
-        chunks = torch.split(order, self.batch_size)[self.position : len(self)]
-        return [self.part(chunk) for chunk in chunks], seed
+        return order[self.position * self.batch_size : len(self) * self.batch_size], seed
 
     def state_dict(self) -> dict[str, Any]:
         finished = self.position in (0, len(self))

@@ -26,7 +26,7 @@ class Hardware:
     """``fp32``, ``bf16`` or ``fp16``: of the forward pass; weights and optimizer are float32."""
     channels_last: bool
     compile: bool = False
-    """Whether the model runs through `torch.compile`, on CUDA as CUDA graphs."""
+    """Whether the model runs through `torch.compile`."""
 
     @classmethod
     def choose(
@@ -67,9 +67,10 @@ class Hardware:
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
 
-    def compiled(self, model: nn.Module) -> tuple[nn.Module, CompileClock]:
+    def compiled(self, model: nn.Module, in_graphs: bool = False) -> tuple[nn.Module, CompileClock]:
         """The model through `torch.compile` if it is to be, else as it is; and what compiling takes from now on.
 
+        On CUDA its kernels are replayed as CUDA graphs by torch, unless they are part of others (``in_graphs``).
         Compiling waits for the first call. One model at a time: what was compiled before is let go, as it counts
         toward a limit; the kernels are kept on disk by torch.
         """
@@ -77,7 +78,7 @@ class Hardware:
         if self.compile:
             torch.compiler.reset()
             clock.start()
-            mode = "reduce-overhead" if self.device.type == "cuda" else None
+            mode = "reduce-overhead" if self.device.type == "cuda" and not in_graphs else None
             model = torch.compile(model, dynamic=False, mode=mode)  # type: ignore[assignment]
         return model, clock
 

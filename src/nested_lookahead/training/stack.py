@@ -22,6 +22,7 @@ from nested_lookahead.training.fit import Row, each_split, row, totals
 from nested_lookahead.training.stacked_data import StackedBatches, StackedDataset
 from nested_lookahead.training.stacked_optimizer import StackedOptimizer, inner_of
 from nested_lookahead.training.trainer import Diverged, Trainer
+from nested_lookahead.training.windows import windowed
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
@@ -45,6 +46,8 @@ class StackedModel(nn.Module):
             named = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
             for name, tensor in named:
                 setattr(module, name, own[id(tensor)])
+        if self.weights.is_cuda:
+            windowed(self.one)
 
     def forward(self, inputs: Tensor) -> Tensor:
         def one(tensors: dict[str, Tensor], inputs: Tensor) -> Any:
@@ -91,6 +94,8 @@ class Stack(Trainer):
         data = StackedDataset.of([run.data for run in runs])
         batches: Any = StackedBatches(data.train, [run.batches for run in runs])  # type: ignore[arg-type]
         super().__init__(model, self.rows, data, batches, first.recipe, first.hardware)
+        self._in_graphs = first._in_graphs  # its objective is theirs, in a class of ours
+        self._gradient = self._replayed([self.rows.weights])
         self.runs = runs
         self.diverged: dict[int, Diverged] = {}
         """The runs that have, by their number."""
@@ -116,13 +121,17 @@ class Stack(Trainer):
 
     def train_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One step of every run on samples (runs, batch, …); returns the losses (runs,) before it."""
-        losses = self._loss(images, labels)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
-        self.rows.gather(self.recipe.grad_clip)
+        losses = self._gradient(images, labels)
         self.lr = float(self.rows.param_groups[0]["lr"])
         self.rows.step()
         self.scheduler.step()
         self.rows.zero_grad()
+        return losses
+
+    def _compute_gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        losses = self._loss(images, labels)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        self.rows.gather(self.recipe.grad_clip)
         return losses.detach()
 
     def _check_losses(self) -> None:

@@ -130,8 +130,8 @@ class StackedBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The rest of the present epoch, at the same batch of which all runs are; a new one if it has ended."""
-        rests = [run.rest()[0] for run in self.runs]
-        for batch in self.split.fetch([torch.stack(chunks) for chunks in zip(*rests, strict=True)]):
+        orders = torch.stack([run.order()[0] for run in self.runs])
+        for batch in self.split.fetch(torch.split(orders, self.batch_size, dim=1)):
             for run in self.runs:
                 run.position += 1
             yield batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from nested_lookahead.tasks.data import Dataset, Samples
 from nested_lookahead.training import schedules
 from nested_lookahead.training.averages import averages_of, has_modes
 from nested_lookahead.training.batches import Batches
+from nested_lookahead.training.graphs import Replayed, replayable
 from nested_lookahead.training.hardware import Hardware
 from nested_lookahead.training.processes import ALONE, Processes
 
@@ -75,7 +76,11 @@ class Trainer:
     ) -> None:
         self.model, self.optimizer, self.data, self.batches = model, optimizer, data, batches
         self.recipe, self.hardware, self.processes = recipe, hardware, processes
-        self._wrapped, self._compiling = hardware.compiled(processes.wrap(model, hardware.device))
+        on_one_gpu = hardware.device.type == "cuda" and processes.count == 1
+        self._in_graphs = on_one_gpu and replayable((*model.modules(), recipe.augment, data.objective))
+        self._wrapped, self._compiling = hardware.compiled(processes.wrap(model, hardware.device), self._in_graphs)
+        compile_all = hardware.compile and self._in_graphs  # else what a compiler makes in pieces only costs
+        self._augment = torch.compile(recipe.augment, dynamic=False) if compile_all else recipe.augment
         if hardware.compile and hardware.device.type == "cpu" and hasattr(optimizer, "compile"):
             optimizer.compile()
         self.epochs, self.total_steps = recipe.epochs, recipe.epochs * len(batches)
@@ -85,6 +90,7 @@ class Trainer:
         self.averages = averages_of([*model.parameters()], recipe.ema, recipe.tail, self.total_steps)
         self.scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.precision == "fp16")
         self.augment_generator = torch.Generator(hardware.device).manual_seed(augment_seed)
+        self._gradient = self._replayed([*model.parameters()])
         self._parts: dict[int, Samples] = {}
         self.step = 0
         self.evaluated = 0
@@ -97,6 +103,12 @@ class Trainer:
         self.losses = torch.full((len(batches),), math.nan, device=hardware.device)
         """Training loss of each step of the present epoch, kept on the device: reading it would wait for the step."""
         self.check_every = 1 if hardware.device.type == "cpu" else 100
+
+    def _replayed(self, params: Sequence[Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """What computes the gradients of these."""
+        if not self._in_graphs:
+            return self._compute_gradient
+        return Replayed(self._compute_gradient, params, [self.augment_generator])
 
     @property
     def epoch(self) -> int:
@@ -148,12 +160,11 @@ class Trainer:
         return count
 
     def train_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step on uint8 images; returns the mean loss over the batch, before the step.
+        """One step on uint8 images; returns the mean loss over the batch, before the step; until the next one.
 
         Of several processes each returns its part's loss, weighted so that their mean is the batch's.
         """
-        loss = self._loss(images, labels)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        loss = self._gradient(images, labels)
         if self.recipe.grad_clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
@@ -162,13 +173,18 @@ class Trainer:
         self.scaler.update()
         self.scheduler.step()
         self.optimizer.zero_grad()
+        return loss
+
+    def _compute_gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        loss = self._loss(images, labels)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         batch_size = self.batches.size(self.step % len(self.batches))
-        if self.hardware.compile:  # else it would import the compiler, for seconds
+        if self.hardware.compile and not self._in_graphs:  # else it would import the compiler, for seconds
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        images = self.recipe.augment(images, self.augment_generator)
+        images = self._augment(images, self.augment_generator)
         if len(labels) == batch_size:  # a whole batch, augmented as if one process were to train on it
             images, labels = self.processes.share(images), self.processes.share(labels)
         inputs = self.data.normalize(images, self.hardware.channels_last)
