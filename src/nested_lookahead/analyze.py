@@ -38,6 +38,7 @@ def main() -> None:
         fixed=plan.fixed,
         pictures=options.figures.split(",") if options.figures else tuple(figures.FIGURES),
         drawing=figures.Options(options.metric, options.x, plan.target, options.smooth),
+        docs=options.docs,
         command=f"{invocation('analyze')} {shlex.join(sys.argv[1:])}",
     )
     print(report.write(study, out, request))

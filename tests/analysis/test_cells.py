@@ -16,9 +16,12 @@ from nested_lookahead.analysis.arms import choices
 from nested_lookahead.analysis.asked import gathered
 from nested_lookahead.analysis.choices import bought, chosen
 from nested_lookahead.analysis.pooled import Stratum
+from nested_lookahead.analysis.primary import primary
 from nested_lookahead.analysis.report import Request, write
+from nested_lookahead.analysis.sentences import times
 from nested_lookahead.analysis.statistics import holm
 from nested_lookahead.analysis.task import tasks
+from nested_lookahead.errors import UserError
 from nested_lookahead.runs import fair
 
 GAINS = {"one": 0.01, "two": -0.01, "three": 0.0005, "four": 0.02}
@@ -99,11 +102,61 @@ def test_the_report_of_several_studies(several, tmp_path):
     assert "pooled over" not in said.partition("all tasks together")[2], "arms have questions of their own"
     table = pd.read_csv(tmp_path / "cells.csv")
     assert len(table) == 12
-    assert len(pd.read_csv(tmp_path / "tails-1.csv")) == 3
+    assert len(pd.read_csv(tmp_path / "tails-one.csv")) == 3
+    assert (tmp_path / "caught_up-one.md").read_text().startswith("| arm | other |")
     assert (tmp_path / "cells-together.svg").exists()
     lines = (tmp_path / "cells.md").read_text().splitlines()
     assert lines[0].startswith("| study | nested − lookahead |")
     assert len(lines) == 6
+
+
+def test_a_page_s_tables_and_figures_are_renewed(several, tmp_path):
+    page = tmp_path / "page.md"
+    text = "Before.\n<!-- table: {} -->\nold\n<!-- end -->\nAfter.\n"
+    figure = "![](figures/page_cells-together.png)\n"
+    page.write_text(text.format("primary") + text.format("arms-two") + text.format("nothing") + figure)
+    said = write(gathered([several]), tmp_path / "out", Request(pictures=("cells",), docs=page))
+    assert "page_cells-together.png" in said
+    assert (tmp_path / "figures/page_cells-together.png").exists()
+    first, arms, other = page.read_text().split("After.\n")[:3]
+    table = (tmp_path / "out/primary.md").read_text()
+    assert first == f"Before.\n<!-- table: primary -->\n{table}<!-- end -->\n"
+    assert (tmp_path / "out/arms-two.md").read_text() in arms
+    assert other == text.format("nothing").removesuffix("After.\n")
+    page.write_text("<!-- table: primary -->\n")
+    with pytest.raises(UserError, match="the table primary has no <!-- end -->"):
+        write(gathered([several]), tmp_path / "out", Request(pictures=(), docs=page))
+    with pytest.raises(UserError, match="no such file"):
+        write(gathered([several]), tmp_path / "out", Request(pictures=(), docs=tmp_path / "none.md"))
+
+
+def test_the_primary_comparison_of_all_studies_in_one_table(several):
+    every = found(several)
+    asked = cells.questions(every)
+    table = primary(every, asked).set_index("study")
+    assert [*table.index] == [*(cells.study_name(task) for task in every), "further such studies"]
+    for row in asked[0].table.itertuples():
+        assert table.loc[row.study, "difference"].startswith(f"{row.own_difference:+.2f} [{row.own_low:+.2f}, ")
+        assert table.loc[row.study, "verdict"] == row.verdict
+    for task in every:
+        tail = tails.tails(task).set_index("family").loc["primary"]
+        p = "" if math.isnan(tail["p"]) else f" (p = {tail['p']:.3f})"
+        assert table.loc[cells.study_name(task), "failed"] == f"{tail['failed']} : {tail['other_failed']}{p}"
+    assert table.loc["one", "steps to the other's loss"] == "×1.00"
+    assert table.loc["further such studies", "n"] == len(GAINS)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [
+        ((0.75, 0.5, 1), "×0.75 [0.50, 1.00]"),
+        ((1, 0, math.inf), "×1.00 [0, ∞]"),
+        ((math.inf, math.nan, math.nan), "×∞"),
+        ((math.nan,) * 3, "–"),
+    ],
+)
+def test_ratios_of_times_as_people_read_them(ratio, text):
+    assert times(*ratio) == text
 
 
 def fail(root, seeds):

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from conftest import resolved
 from made_runs import make_run, rewrite_metrics, unsigned
 
 from nested_lookahead.analysis import cache as cache_of_runs
 from nested_lookahead.analysis import collect, labels, run_rows
 from nested_lookahead.errors import UserError
 from nested_lookahead.runs.files import COLUMNS, VERSION, read_config
-from nested_lookahead.runs.identity import identity
+from nested_lookahead.runs.identity import ADDED, identity
 
 
 def test_nothing_to_read_is_one_clear_line(tmp_path):
@@ -122,6 +123,22 @@ def test_a_data_sets_new_keys_are_those_of_its_function():
     assert run_rows.added({"dataset": of})["dataset.train_samples"] == 4000
     for other in ({"name": "digits", "_target_": "nested_lookahead.tasks.datasets.digits"}, {"name": "mnist1d"}):
         assert set(run_rows.added({"dataset": other})) == {"compile", "ema", "tail", "decay", "param_groups"}
+
+
+@pytest.mark.parametrize("overrides", [[], ["dataset=mnist1d", "model=cnn1d"], ["optimizer=nested_lookahead_replica"]])
+def test_an_older_run_has_each_key_that_a_run_of_today_has(overrides):
+    today = resolved(*overrides).plain()
+
+    def without(node, prefix=""):
+        return {
+            key: without(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+            for key, value in node.items()
+            if prefix + key not in ADDED
+        }
+
+    has = {key for key in run_rows.flatten(today) if key in ADDED}
+    assert set(run_rows.added(without(today))) == has
+    assert {key: run_rows.flatten(today)[key] for key in has} == run_rows.added(today)
 
 
 def test_all_files_at_once_are_as_one_by_one(tmp_path):

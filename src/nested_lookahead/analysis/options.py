@@ -59,6 +59,9 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
         "--archive", type=Path, metavar="FILE.tar.xz", help="keep the runs here without their checkpoints, and stop"
     )
     parser.add_argument(
+        "--docs", type=Path, metavar="FILE.md", help="renew this page's tables, between comments, and its figures, too"
+    )
+    parser.add_argument(
         "--reference",
         type=Path,
         action="append",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -21,11 +22,13 @@ from nested_lookahead.analysis.choices import chosen
 from nested_lookahead.analysis.collect import Study
 from nested_lookahead.analysis.contrasts import contrasts
 from nested_lookahead.analysis.labels import setting_keys
+from nested_lookahead.analysis.primary import primary
 from nested_lookahead.analysis.run_rows import REFERENCE
 from nested_lookahead.analysis.tails import by_arm, tails
 from nested_lookahead.analysis.targets import catching_up
 from nested_lookahead.analysis.task import Task, tasks
 from nested_lookahead.analysis.tuned import tuned
+from nested_lookahead.document import renew
 from nested_lookahead.errors import UserError
 
 CACHE = "cache.npz"
@@ -49,6 +52,8 @@ class Request:
     pictures: Sequence[str] = tuple(figures.FIGURES)
     drawing: figures.Options = field(default_factory=figures.Options)
     command: str = ""
+    docs: Path | None = None
+    """A page whose tables and figures are renewed, too."""
 
 
 def write(study: Study, out: Path, request: Request) -> str:
@@ -67,7 +72,7 @@ def write(study: Study, out: Path, request: Request) -> str:
     text = [_finding(finding) for finding in overall] + [request.fixed] * bool(request.fixed)
     written, sections = _write_data(study, out), []
     for number, task in enumerate(found, start=1):
-        suffix = f"-{number}" if len(found) > 1 else ""
+        suffix = _suffix(task, number, found)
         section, paths, said = _write_task(study, task, out, suffix, request)
         sections.append(section)
         written += paths
@@ -81,8 +86,31 @@ def write(study: Study, out: Path, request: Request) -> str:
         text += [f"  {row.path}: {row.reason}" for row in study.left_out.itertuples()]
     report = out / "report.html"
     report.write_text(_page(study, sections, overall, request), encoding="utf-8")
-    text += ["", "written:", *(f"  {os.path.relpath(path)}" for path in [report, *written])]
+    renewed = [] if request.docs is None else _renew(request.docs, written)
+    text += ["", "written:", *(f"  {os.path.relpath(path)}" for path in [report, *written, *renewed])]
     return "\n".join(text).lstrip("\n")
+
+
+def _suffix(task: Task, number: int, found: Sequence[Task]) -> str:
+    """What a task's files end with: of several, a fair study's name, else the number."""
+    if len(found) == 1:
+        return ""
+    names = [cells.study_name(one) for one in cells.fair_tasks(found)]
+    own = cells.study_name(task)
+    return f"-{own}" if names.count(own) == 1 and task in cells.fair_tasks([task]) else f"-{number}"
+
+
+def _renew(docs: Path, written: Sequence[Path]) -> list[Path]:
+    """Put the tables into the page, by the names of their files, and the figures that it shows beside it."""
+    renew(docs, {path.stem: path.read_text(encoding="utf-8").rstrip("\n") for path in written if path.suffix == ".md"})
+    shown, changed = docs.read_text(encoding="utf-8"), [docs]
+    for path in written:
+        copy = docs.parent / "figures" / f"{docs.stem}_{path.name}"
+        if path.suffix == ".png" and f"figures/{copy.name}" in shown:
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copy)
+            changed.append(copy)
+    return changed
 
 
 def folder(out: Path, request: Request) -> Path:
@@ -115,11 +143,13 @@ def _write_task(
     spent = tables.readable_budget(budget(task), task.metric)
     written = []
     readable = {"results": results, "comparisons": comparisons, "budget": spent}
-    readable |= {"arms": by_arm(task), "choices": chosen(task)}  # of fair studies
+    caught_up = catching_up(task)
+    of_arms = {"arms": by_arm(task), "choices": chosen(task), "caught_up": tables.readable_catching_up(caught_up)}
+    readable |= of_arms  # of fair studies
     for name, table in readable.items():
         if len(table):
             written += _write_table(table, out / f"{name}{suffix}")
-    exact = {"comparisons": task.comparisons, "tails": tails(task), "catching_up": catching_up(task)}
+    exact = {"comparisons": task.comparisons, "tails": tails(task), "catching_up": caught_up}
     for name, table in exact.items():
         if len(table):
             written.append(out / f"{name}{suffix}.csv")
@@ -155,6 +185,8 @@ def _write_together(found: Sequence[Task], out: Path, request: Request) -> tuple
         return None
     if asked:
         paths += _write_table(cells.readable(asked), out / "cells")
+        if len(first := primary(found, asked)):
+            paths += _write_table(first, out / "primary")
         tables.to_csv(pd.concat([question.table for question in asked], ignore_index=True), out / "cells.csv")
         paths.append(out / "cells.csv")
     nothing = pd.DataFrame()

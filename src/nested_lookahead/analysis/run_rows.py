@@ -110,14 +110,27 @@ def _row(path: Path, config: dict[str, Any], summary: Mapping[str, Any]) -> dict
 
 def added(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a run did whose configuration is older than a key, as `ADDED` has it, so that it can be told from what newer
-    runs did. A data set's keys are those of the function of its name."""
-    found = {key: value for key, value in ADDED.items() if "." not in key}
-    target = str(config["dataset"].get("_target_", "")) if isinstance(config["dataset"], dict) else ""
-    if target.startswith(OURS):  # wherever it lay then
-        taken = signature_of(f"nested_lookahead.tasks.datasets.{target.rpartition('.')[2]}")
-        names = {f"dataset.{name}" for name in (taken.settings if taken else ())}
-        found |= {key: ADDED[key] for key in names & ADDED.keys()}
-    return found
+    runs did."""
+    return {key: value for key, value in ADDED.items() if _has(config, key)}
+
+
+MODULES = {"dataset": "nested_lookahead.tasks.datasets", "optimizer": "nested_lookahead.replica"}
+"""Where what takes an added key lies now, wherever it lay then."""
+
+
+def _has(config: Mapping[str, Any], key: str) -> bool:
+    """Whether a run of today with this configuration has the key: a group's are those that its target takes."""
+    group, _, name = key.rpartition(".")
+    if not group:
+        return True
+    node = config.get(group)
+    if not isinstance(node, dict):
+        return False
+    if group not in MODULES:  # settings of our own
+        return True
+    target = str(node.get("_target_", ""))
+    taken = signature_of(f"{MODULES[group]}.{target.rpartition('.')[2]}") if target.startswith(OURS) else None
+    return taken is not None and name in taken.settings
 
 
 def metric_of(runs: pd.DataFrame) -> Metric:

@@ -30,6 +30,21 @@ def p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.{4 if abs(p - 0.05) < 0.0005 else 3}f}"
 
 
+def times(ratio: float, low: float, high: float) -> str:
+    """``×0.75 [0.60, 0.94]``, a ratio of times with its interval; a dash where it is not known.
+
+    0 and ∞ are of pairs in which one of the two never got there.
+    """
+    if math.isnan(ratio):
+        return "–"
+    shown = [multiple(value) for value in (ratio, low, high)]
+    return f"×{shown[0]}" + ("" if math.isnan(low) else f" [{shown[1]}, {shown[2]}]")
+
+
+def multiple(value: float) -> str:
+    return "∞" if value == math.inf else "0" if value == 0 else f"{value:.2f}"
+
+
 def interval_text(row: Any, digits: int = 2) -> str:
     """``95% CI [-0.20, +0.81]``, of the level that decided."""
     return f"{100 * row['level']:.4g}% CI [{bound(row['low'], digits)}, {bound(row['high'], digits)}]"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from nested_lookahead.analysis.labels import in_order, method_name, settings
 from nested_lookahead.analysis.run_rows import metric_of
-from nested_lookahead.analysis.sentences import bound, p_value, seeds_text, signed
+from nested_lookahead.analysis.sentences import bound, p_value, seeds_text, signed, times
 from nested_lookahead.analysis.statistics import t_half_width
 from nested_lookahead.metric import ACCURACY, Metric
 from nested_lookahead.runs.files import COMPLETED
@@ -111,6 +111,22 @@ def readable_comparisons(comparisons: pd.DataFrame, metric: Metric = ACCURACY) -
                 "–" if needed != needed else seeds_text(needed, low, high)
                 for needed, low, high in zip(c["seeds_needed"], c["seeds_low"], c["seeds_high"], strict=True)
             ],
+        }
+    )
+
+
+def readable_catching_up(table: pd.DataFrame) -> pd.DataFrame:
+    """How soon each arm has the loss that the other one ends with, as people read it; empty of tasks without arms."""
+    if table.empty:
+        return table
+    return pd.DataFrame(
+        {
+            "arm": table["arm"],
+            "other": table["other"],
+            "the other's final loss": table["target"].map("{:.4g}".format),
+            "reached": [f"{a} : {b} of {n}" for a, b, n in table[["reached", "other_reached", "n"]].to_numpy()],
+            "steps": [times(*row) for row in table[["steps", "steps_low", "steps_high"]].to_numpy()],
+            "p (Holm)": table["p_holm"].map(_told(lambda p: p_value(p).removeprefix("p ").removeprefix("= "))),
         }
     )
 

@@ -20,7 +20,7 @@ from nested_lookahead.drawing import SMALL, grid, new_figure
 if TYPE_CHECKING:
     from nested_lookahead.analysis.task import Task
 
-MAX_QUESTIONS = 8
+MAX_QUESTIONS = 16
 COLUMNS = 4
 TICKS = (-100, -20, -5, -1, 0, 1, 5, 20, 100)
 LINEAR = 2.0
@@ -41,13 +41,15 @@ def cells_over(tasks: Sequence[Task], options: Options) -> Drawn | None:
     studies = list(dict.fromkeys(study for question in asked for study in question.table["study"]))
     rows = -(-len(shown) // COLUMNS)
     columns = min(COLUMNS, len(shown))
-    height = rows * (0.16 * (len(studies) + 1) + 0.5) + 0.5
+    further = any(np.isfinite(question.others.p) for question in shown)
+    height = rows * (0.16 * (len(studies) + further) + 0.6) + 0.5
     figure, axes = new_figure(rows, columns, height, sharex=True, sharey=True)
     for ax in axes[len(shown) :]:
         ax.remove()
     for number, (ax, question) in enumerate(zip(axes, shown, strict=False)):
-        plot_question(ax, question, studies, _color(tasks, question.arm))
-        ax.set_title(question.name, loc="left", fontsize=SMALL, fontweight="bold" if not number else "normal")
+        plot_question(ax, question, studies, _color(tasks, question.arm), further)
+        name = f"{question.arm}\n− {question.other}"  # long names of neighbours would meet in one line
+        ax.set_title(name, loc="left", fontsize=SMALL, fontweight="bold" if not number else "normal")
     for ax in axes[max(0, len(shown) - columns) : len(shown)]:
         ax.set_xlabel("difference / δ", fontsize=SMALL)
         ax.tick_params(labelbottom=True, labelsize=SMALL)
@@ -72,8 +74,8 @@ def _color(tasks: Sequence[Task], arm: str) -> Color | str:
     return next((looks(task)[arm].color for task in fair_tasks(tasks) if arm in looks(task)), "#000000")
 
 
-def plot_question(ax: Axes, question: Question, studies: Sequence[str], color: Color | str) -> None:
-    """A row per study, the first on top, and one for what they come to."""
+def plot_question(ax: Axes, question: Question, studies: Sequence[str], color: Color | str, further: bool) -> None:
+    """A row per study, the first on top, and one for what they come to, if ``further``."""
     ax.axvspan(-1, 1, color="#000000", alpha=0.07, lw=0)
     ax.axvline(0, color="#000000", lw=0.8)
     ax.set_xscale("symlog", linthresh=LINEAR, linscale=0.7)
@@ -96,8 +98,9 @@ def plot_question(ax: Axes, question: Question, studies: Sequence[str], color: C
         (low, high), y, mean = question.others.interval(), len(studies), question.others.mean
         corners = [(low, y), (mean, y - 0.32), (high, y), (mean, y + 0.32)]
         ax.add_patch(Polygon(corners, facecolor=color, edgecolor=color, lw=1.0))
-    ax.set_yticks(range(len(studies) + 1), [*studies, "such studies"], fontsize=SMALL)
+    names = [*studies, *(["such studies"] if further else [])]
+    ax.set_yticks(range(len(names)), names, fontsize=SMALL)
     ax.tick_params(axis="y", length=0)
-    ax.set_ylim(len(studies) + 0.6, -0.6)
+    ax.set_ylim(len(names) - 0.4, -0.6)
     ax.spines["left"].set_visible(False)
     grid(ax, "x")
