@@ -15,6 +15,7 @@ from nested_lookahead.analysis import cells, pooled, tails, targets
 from nested_lookahead.analysis.arms import choices
 from nested_lookahead.analysis.asked import gathered
 from nested_lookahead.analysis.choices import bought, chosen
+from nested_lookahead.analysis.labels import settings
 from nested_lookahead.analysis.pooled import Stratum
 from nested_lookahead.analysis.primary import primary
 from nested_lookahead.analysis.report import Request, write
@@ -98,6 +99,7 @@ def test_a_single_study_has_no_question_in_common(several):
 
 def test_the_report_of_several_studies(several, tmp_path):
     said = write(gathered([several]), tmp_path, Request(pictures=("cells", "tuning", "pooled")))
+    assert "the lead of" not in said, "their baselines are tuned"
     assert "nested − lookahead (primary) in 4 studies" in said
     assert "pooled over" not in said.partition("all tasks together")[2], "arms have questions of their own"
     table = pd.read_csv(tmp_path / "cells.csv")
@@ -215,6 +217,8 @@ def test_what_was_chosen_and_what_trials_buy(tmp_path):
     content["arms"]["nested"]["trials"][0]["values"]["slow"]["101"] = None
     (root / fair.FILE).write_text(json.dumps(content))
     (task,) = found(root)
+    (shown,) = settings(task.groups.loc[["base"]], always=True)
+    assert shown == "lr=0.97 k=6", "what was chosen of its space, and nothing else"
     table = chosen(task).set_index("arm")
     assert table.loc["base", "chosen"].startswith("lr=0.97 (99%), k=6 (")
     assert (table.loc["base", "at the edge"], table.loc["base", "validation"]) == ("lr", "80.00%")

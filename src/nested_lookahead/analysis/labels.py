@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from nested_lookahead.analysis.arms import choices
 from nested_lookahead.analysis.run_rows import REFERENCE
 from nested_lookahead.methods import METHODS, method
 from nested_lookahead.runs.identity import ADDED, BOOKKEEPING, FEEDERS
@@ -29,7 +30,9 @@ def method_name(name: str, inner: str, source: str = "") -> str:
 
 
 def method_names(groups: pd.DataFrame) -> list[str]:
-    """Of each group (row)."""
+    """Of each group (row); an arm of a fair study has the name that the study gave it."""
+    if choices(groups):
+        return [*map(str, groups.index)]
     return [method_name(*row) for row in zip(groups["method"], groups["inner"], groups["source"], strict=True)]
 
 
@@ -79,8 +82,14 @@ def _is_of_wrapper(wrapped: pd.DataFrame, column: str) -> bool:
 def settings(groups: pd.DataFrame, always: bool) -> pd.Series[str]:
     """The settings of each group (row), as ``k=5 α=0.5``: those that tell groups of a method, or methods, apart.
 
-    With ``always``, the periods, step sizes and pullback too where they are the same in all.
+    With ``always``, the periods, step sizes and pullback too where they are the same in all. Arms of a fair study are
+    told apart by their names; with ``always``, what was chosen of their spaces.
     """
+    if chosen := choices(groups):
+        told_of = {
+            arm: " ".join(setting(*pair) for pair in choice["settings"].items()) for arm, choice in chosen.items()
+        }
+        return pd.Series([told_of.get(str(arm), "") if always else "" for arm in groups.index], groups.index, dtype=str)
     texts = pd.Series("", index=groups.index)
     main = main_keys(groups)
     for key in setting_keys(groups):

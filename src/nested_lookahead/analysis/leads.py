@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from nested_lookahead.analysis import arms
 from nested_lookahead.analysis.run_rows import REFERENCE
 from nested_lookahead.analysis.task import Task
 
@@ -17,8 +18,10 @@ WITHOUT = {"wd0": "weight decay", "mom0": "momentum"}
 
 def stronger_baselines(tasks: Sequence[Task]) -> list[str]:
     """Leads over a baseline that has another setting, here or in a task on the same data, that does better than the
-    method: a lead over an untuned baseline is a lead over its settings. One text for all settings of a method."""
+    method: a lead over an untuned baseline is a lead over its settings. One text for all settings of a method. Fair
+    studies, which tune their baselines, have no such leads."""
     texts = []
+    tasks = [task for task in tasks if arms.PAIRS not in task.groups]
     for task in tasks:
         alike = [each for each in tasks if data(each) == data(task) and each.metric == task.metric]
         others = pd.concat([other for each in alike for other in _settings(each)])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from nested_lookahead.analysis.labels import in_order, method_name, settings
+from nested_lookahead.analysis.labels import in_order, method_names, settings
 from nested_lookahead.analysis.run_rows import metric_of
 from nested_lookahead.analysis.sentences import bound, p_value, seeds_text, signed, times
 from nested_lookahead.analysis.statistics import t_half_width
@@ -34,14 +34,14 @@ def results(runs: pd.DataFrame, metrics: pd.DataFrame, split: str = "test") -> p
     groups = in_order(runs.drop_duplicates("group").set_index("group"))
     shown = settings(groups, always=True)
     rows = []
+    names = dict(zip(groups.index, method_names(groups), strict=True))
     finals = [(weights, final[weights].dropna().to_dict()) for weights in final.columns]
     by_group = dict(iter(runs[["group", "path", "status"]].groupby("group", sort=False)))
     for group in groups.index:
-        first: Any = groups.loc[group]
         members = by_group[group]
         row: dict[str, Any] = {
             "group": group,
-            "method": method_name(first["method"], first["inner"], first["source"]),
+            "method": names[group],
             "settings": shown[group],
             "n": len(members),
             "diverged": int((members["status"] != COMPLETED).sum()),
@@ -135,6 +135,7 @@ def readable_budget(table: pd.DataFrame, metric: Metric = ACCURACY) -> pd.DataFr
     shown = table.copy()
     for column in ("default", "best", "best, other seeds"):
         shown[column] = shown[column].map(_told(metric.number))
+    shown["settings tried"] = shown["settings tried"].map(lambda count: str(count) if count else "not tuned")
     shown["hours of training"] = shown["hours of training"].map(_told("{:.3g}".format))
     return shown
 
