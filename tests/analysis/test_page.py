@@ -411,6 +411,19 @@ def test_the_opening_counts_and_gives_the_first_decided_verdict():
     assert one.sentence == "digits: unresolved it is. Fixed beforehand: δ = 0.3."
     assert [one.word for one in opening([section()] * 5)] == [""] * 4
     assert opening([section()] * 5)[-1].sentence == "2 more tasks are below."
+    assert opening([section()] * 4)[-1].sentence == "1 more task is below."
+
+
+def test_the_opening_begins_with_what_was_asked_first():
+    empty, primary = pd.DataFrame(), Verdict("equivalent", "The first question.")
+    section = Section("digits", [Verdict("better", "A second one."), primary], [], *[empty] * 4, [], [], first=primary)
+    all_of_them = replace(section, name="together", together=True)
+    said = opening([all_of_them, *[section] * 4])
+    assert [one.word for one in said] == ["equivalent"] * 4 + [""]
+    assert said[0].sentence == "The first question."
+    assert said[1].sentence.startswith("digits: 2 of 2 comparisons are decided")
+    assert said[1].sentence.endswith("The first question.")
+    assert said[-1].sentence == "1 more task is below."
 
 
 @browser

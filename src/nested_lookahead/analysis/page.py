@@ -66,7 +66,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """One task. A column ``group`` of ids in a table is shown as the group's colour; ``verdict`` as a badge."""
+    """One task, or several together.
+
+    A column ``group`` of ids in a table is shown as the group's colour; ``verdict`` as a badge.
+    """
 
     name: str
     verdicts: Sequence[Verdict]
@@ -79,6 +82,10 @@ class Section:
     groups: Sequence[Group]
     digits: int = 2
     """Decimals that a number of the metric takes."""
+    first: Verdict | None = None
+    """What the study has fixed as its first question; the page opens with it."""
+    together: bool = False
+    """Whether it is what several tasks say together."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from nested_lookahead import __version__
-from nested_lookahead.analysis import cells, checks, figures, opening, page, tables
+from nested_lookahead.analysis import arms, cells, checks, figures, opening, page, tables
 from nested_lookahead.analysis.budget import budget
 from nested_lookahead.analysis.choices import chosen
 from nested_lookahead.analysis.collect import Study
@@ -78,7 +78,8 @@ def write(study: Study, out: Path, request: Request) -> str:
         written += paths
         text += ["", *said]
     if (together := _write_together(found, out, request)) is not None:
-        sections.append(together[0])
+        # What was asked of all studies first comes first; what tasks happen to have in common comes last.
+        sections.insert(0 if together[0].first else len(sections), together[0])
         written += together[1]
         text += ["", f"{TOGETHER}:", *(f"  {verdict.sentence}" for verdict in together[0].verdicts)]
     if len(study.left_out):
@@ -169,6 +170,7 @@ def _write_task(
         figures=pictures,
         groups=_groups(task, results, raw),
         digits=task.metric.digits,
+        first=_first(task),
     )
     return section, written + paths, said + _said(task, verdicts)
 
@@ -203,6 +205,8 @@ def _write_together(found: Sequence[Task], out: Path, request: Request) -> tuple
         settings=nothing,
         figures=pictures,
         groups=[],
+        first=next((page.Verdict(one.word, one.sentence) for one in asked if one.family == "primary"), None),
+        together=True,
     )
     return section, paths
 
@@ -233,6 +237,13 @@ def _verdicts(task: Task) -> list[page.Verdict]:
         [page.Verdict(str(row.verdict), str(row.sentence)) for row in found.comparisons.itertuples()] if found else []
     )
     return [*pooled, *single, *chosen]
+
+
+def _first(task: Task) -> page.Verdict | None:
+    """What a fair study has asked first."""
+    asked = {(arm, other) for family, arm, other in arms.pairs(task.groups) if family == "primary"}
+    rows = (row for row in task.comparisons.itertuples() if (row.group, row.baseline) in asked)
+    return next((page.Verdict(str(row.verdict), str(row.sentence), str(row.group)) for row in rows), None)
 
 
 def _said(task: Task, verdicts: list[page.Verdict]) -> list[str]:
