@@ -107,6 +107,24 @@ def the_error_of_a_failed_job():
 
 @lean(
     "hydra",
+    "not every configuration passes through ConfigLoaderImpl.load_configuration, its run mode third; what Hydra calls "
+    "would no longer be looked at first",
+    "hydra._internal.config_loader_impl.ConfigLoaderImpl",
+)
+def loading():
+    import inspect
+
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.hydra import Hydra
+
+    load = inspect.unwrap(ConfigLoaderImpl.load_configuration)
+    assert list(inspect.signature(load).parameters)[:4] == ["self", "config_name", "overrides", "run_mode"]
+    assert "self.load_configuration(" in inspect.getsource(ConfigLoaderImpl.load_sweep_config)
+    assert "config_loader.load_configuration(" in inspect.getsource(Hydra.compose_config)
+
+
+@lean(
+    "hydra",
     "its messages for a choice that there is not are worded otherwise; a mistake would no longer end in one line",
     sign="Available options in",
 )

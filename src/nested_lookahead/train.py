@@ -8,11 +8,12 @@ import hydra
 from omegaconf import DictConfig
 
 from nested_lookahead.command import CONF, hydra_arguments, run_command
-from nested_lookahead.runs import job, schema
+from nested_lookahead.runs import job, schema, trust
 from nested_lookahead.runs.versions import load_plugins, main_settings
 
 schema.register()
 load_plugins()
+trust.guard()
 
 
 def train(cfg: DictConfig) -> float:

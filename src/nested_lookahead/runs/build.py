@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nested_lookahead.errors import UserError, one_line
 from nested_lookahead.runs.schema import MUON, Choice, Config, OptimizerChoice
-from nested_lookahead.runs.typed import TRUSTED, below, targets
+from nested_lookahead.runs.typed import TRUSTED, below, home, named, targets
 from nested_lookahead.runs.workers import importing, worker_number
 from nested_lookahead.training.processes import ALONE, Processes
 
@@ -201,7 +200,7 @@ def _made(node: Any, *args: Any) -> Any:
     values = {key: _made(value) for key, value in node.items() if key not in ("_target_", "_partial_")}
     if "_target_" not in node:
         return values
-    if (found := _named(str(node["_target_"]))) is None:
+    if (found := named(str(node["_target_"]))) is None:
         raise ImportError(f"there is no {node['_target_']}")
     return functools.partial(found, *args, **values) if node.get("_partial_") else found(*args, **values)
 
@@ -212,25 +211,6 @@ def _check_lies_there(key: str, target: str) -> None:
     """
     if not below(target, TRUSTED):
         return  # by the user's own word: see `check_trusted`
-    found = _named(target)
-    home = getattr(found, "__module__", None)
-    if found is not None and not below(f"{home}.", TRUSTED):  # that there is none is said by who calls it
-        raise UserError(f"{key}={target}: lies in {home}, which is none of {', '.join(TRUSTED)}")
-
-
-def _named(target: str) -> Any:
-    """What a dotted name stands for; None if it stands for nothing.
-
-    Not by `pydoc.locate`, which tries to import every part of it: the failures leave cycles of frames behind, which
-    keep a run's tensors alive.
-    """
-    first, *rest = target.split(".")
-    found = importlib.import_module(first)
-    for count, name in enumerate(rest, start=1):
-        if not hasattr(found, name):
-            try:
-                importlib.import_module(".".join([first, *rest[:count]]))
-            except ImportError:
-                return None
-        found = getattr(found, name)
-    return found
+    lies_in = home(target)
+    if named(target) is not None and not below(f"{lies_in}.", TRUSTED):  # that there is none is said by who calls it
+        raise UserError(f"{key}={target}: lies in {lies_in}, which is none of {', '.join(TRUSTED)}")

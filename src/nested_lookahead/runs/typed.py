@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field, make_dataclass
 from functools import cache, lru_cache
@@ -112,14 +113,45 @@ def check_trusted(node: Any, more: Iterable[str]) -> None:
     modules = (*TRUSTED, *more)
     for key, target in targets("", node):
         if not below(target, modules):
-            module = target.rpartition(".")[0] or target
-            raise UserError(
-                f"{key}={target}: is code outside of {', '.join(modules)}; if you trust it, add trust=[{module}]"
-            )
+            raise UserError(untrusted(key, target, more))
+
+
+def untrusted(key: str, target: str, more: Iterable[str]) -> str:
+    """What is wrong with such a name, and what to do about it."""
+    module = target.rpartition(".")[0] or target
+    known = ", ".join((*TRUSTED, *more))
+    return f"{key}={target}: is code outside of {known}; if you trust it, add trust=[{module}]"
 
 
 def below(target: str, modules: Iterable[str]) -> bool:
     return any(target.startswith(f"{module}.") for module in modules)
+
+
+def home(target: str) -> str:
+    """The module that what a dotted name stands for says it is from; empty where it stands for nothing or says none."""
+    try:
+        return str(getattr(named(target), "__module__", "") or "")
+    except ImportError:
+        return ""
+
+
+def named(target: str) -> Any:
+    """What a dotted name stands for; None if it stands for nothing.
+
+    Not by `pydoc.locate`, which tries to import every part of it: the failures leave cycles of frames behind, which
+    keep a run's tensors alive.
+    """
+    first, *rest = target.split(".")
+    found = importlib.import_module(first)
+    for count, name in enumerate(rest, start=1):
+        if hasattr(found, name):
+            found = getattr(found, name)
+            continue
+        try:  # the module itself: one that Hydra's search for plugins has loaded is no attribute of its package
+            found = importlib.import_module(".".join([first, *rest[:count]]))
+        except ImportError:
+            return None
+    return found
 
 
 def targets(path: str, node: Any) -> Iterator[tuple[str, str]]:
