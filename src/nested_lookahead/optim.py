@@ -156,13 +156,21 @@ def apply_(method: str, targets: list[Tensor], *arguments: Any, **options: Any) 
         getattr(torch, f"_foreach_{method}")(targets, *arguments, **options)
 
 
-def sync_(layers: Sequence[Layer], fast: list[Tensor], own: list[dict[str, list[Tensor]]]) -> None:
+Mean = Callable[[list[Tensor], list[Tensor]], None]
+"""Sets the weights below a layer to their mean over workers, in place, given them and the layer's slow weights."""
+
+
+def sync_(
+    layers: Sequence[Layer], fast: list[Tensor], own: list[dict[str, list[Tensor]]], means: Sequence[Mean | None] = ()
+) -> None:
     """Synchronize layers, innermost first, in place, given the slow weights and buffers of each.
 
     What is below the outermost is then set to its new value: intermediate resets are never written to memory.
     """
     weights = [fast, *[tensors["slow"] for tensors in own]]
-    for layer, below, tensors in zip(layers, weights, own, strict=False):
+    for depth, (layer, below, tensors) in enumerate(zip(layers, weights, own, strict=False)):
+        if means and (mean := means[depth]) is not None:
+            mean(below, tensors["slow"])
         layer.update_(below, tensors)
     for values in weights[:-1]:
         apply_("copy_", values, weights[-1])
@@ -187,9 +195,12 @@ class MultilayerLookahead(Optimizer):
             c ← m, where the cache c starts at zero. ``mode_inner`` or ``mode_outer`` acts in the innermost or outermost
             layer alone; a sequence gives one mode per layer.
         lr: learning rate set in every param group; None leaves the inner optimizer's. ``weight_decay`` likewise.
+        groups: one per layer, over whose workers it averages the weights below before its rule acts, such as a
+            ``nested_lookahead.communicate.Group``; None, for a layer or altogether, communicates nothing. They are not
+            saved.
 
     Raises:
-        TypeError: ``opt`` is no `torch.optim.Optimizer`, or is itself a Lookahead.
+        TypeError: ``opt`` is no `torch.optim.Optimizer`, or is itself a Lookahead; or a group cannot be called.
         ValueError: a value outside its range, or a pullback with an inner optimizer that keeps no momentum.
 
     Example:
@@ -204,6 +215,7 @@ class MultilayerLookahead(Optimizer):
         *,
         lr: float | None = None,
         weight_decay: float | None = None,
+        groups: Sequence[Mean | None] | None = None,
     ) -> None:
         made = []
         for layer in layers:
@@ -215,12 +227,17 @@ class MultilayerLookahead(Optimizer):
         if pullback != "none":
             modes = resolve_pullback(pullback, len(made))
             made = [replace(layer, pullback=mode) for layer, mode in zip(made, modes, strict=True)]
+        if groups is not None and len(groups) != len(made):
+            raise ValueError(f"groups must be one per layer, {len(made)}, got {len(groups)}")
+        if not all(group is None or callable(group) for group in groups or ()):
+            raise TypeError(f"each of groups must be callable, such as a communicate.Group, or None, got {groups}")
         opt = OptimizerList(opt) if isinstance(opt, list | tuple) else opt
         for one in _bare(opt):
             _check_inner(one, needs_momentum=_need_momentum(made))
         assert isinstance(opt, Optimizer)
         _set_hyperparameters(opt, lr=lr, weight_decay=weight_decay)
         self.opt, self.layers, self.fast_steps = opt, tuple(made), 0
+        self.groups: tuple[Mean | None, ...] = tuple(groups or ())
         self._slow_in_place = False
         self._compiled: Callable[..., None] | None = None
         # What becomes the slow weights of parameters that have not been stepped yet; None of frozen ones, which have
@@ -291,12 +308,18 @@ class MultilayerLookahead(Optimizer):
     @torch.no_grad()
     def _sync(self, due: int) -> None:
         synced, layers = self._synced(), [layer.at(self.fast_steps) for layer in self.layers[:due]]
-        compiled = None if any(layer.schedule != "constant" for layer in self.layers[:due]) else self._compiled
+        means = self.groups[:due] if any(self.groups[:due]) else ()
+        scheduled = any(layer.schedule != "constant" for layer in self.layers[:due])
+        compiled = None if means or scheduled else self._compiled
         names = [("slow", *layer.buffers()) for layer in layers]
-        for params, _ in _buckets(synced, synced, one_by_one=compiled is None):
+        for params, _ in _buckets(synced, synced, one_by_one=compiled is None and not means):
             own = [{name: self._own(params, f"{name}_{i}") for name in kept} for i, kept in enumerate(names, start=1)]
             run = sync_ if compiled is None or type(params[0]) not in PLAIN else compiled
-            run(layers, params, own)
+            try:
+                run(layers, params, own, *([means] if means else []))
+            except RuntimeError as error:
+                error.add_note(f"while {due} layer(s) synced after {self.fast_steps} fast steps")
+                raise
         for level, key in _momentum_keys(layers).items():
             if any(layer.pullback != "none" for layer in layers[level:]):
                 self._sync_momentum(level, key, layers[level:])
@@ -423,7 +446,7 @@ class MultilayerLookahead(Optimizer):
             raise ValueError(f"loaded state dict has a layer that is none of this {name}'s: {error}") from None
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("opt", "layers", "fast_steps", "_initial")}
+        own = {name: getattr(self, name) for name in ("opt", "layers", "groups", "fast_steps", "_initial")}
         kept = super().__getstate__()
         del kept["param_groups"]  # the inner optimizer's
         return {**kept, **own, "_slow_in_place": False, "_compiled": None}
@@ -458,9 +481,10 @@ class Lookahead(MultilayerLookahead):
         schedule: str = "constant",
         lr: float | None = None,
         weight_decay: float | None = None,
+        groups: Sequence[Mean | None] | None = None,
     ) -> None:
         layer = layer_of(k, alpha, resolve_pullback(pullback, 1)[0], schedule, slow_momentum, nesterov)
-        super().__init__(opt, [layer], lr=lr, weight_decay=weight_decay)
+        super().__init__(opt, [layer], lr=lr, weight_decay=weight_decay, groups=groups)
 
 
 class NestedLookahead(MultilayerLookahead):
@@ -490,13 +514,14 @@ class NestedLookahead(MultilayerLookahead):
         outer_schedule: str = "constant",
         lr: float | None = None,
         weight_decay: float | None = None,
+        groups: Sequence[Mean | None] | None = None,
     ) -> None:
         modes = resolve_pullback(pullback, 2)
         layers = [Layer(k, alpha, modes[0], schedule)]
         s, h = checked_integer("s", s, least=0), checked_step_size("h", h, math.inf if outer_momentum else 1.0)
         if s:
             layers.append(layer_of(s, h, modes[1], outer_schedule, outer_momentum, nesterov))
-        super().__init__(opt, layers, lr=lr, weight_decay=weight_decay)
+        super().__init__(opt, layers, lr=lr, weight_decay=weight_decay, groups=groups)
 
 
 class OptimizerList(Optimizer):
