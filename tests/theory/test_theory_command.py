@@ -10,16 +10,30 @@ import pytest
 def test_the_command_writes_tables_and_figures_and_renews_a_page(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- table: risk -->\nold\n<!-- end -->\nbetween\n<!-- table: scales -->\n<!-- end -->\n")
-    command = [sys.executable, "-m", "nested_lookahead.theory", "--coordinates", "20", "--horizons", "8", "16"]
+    command = [sys.executable, "-m", "nested_lookahead.theory", "--coordinates", "20", "--horizons", "8", "20"]
     done = subprocess.run(
-        [*command, "--out", "out", "--docs", "page.md"], cwd=tmp_path, capture_output=True, text=True, check=True
+        [*command, "--out", "out", "--docs", "page.md", "--workers"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "best nested" in done.stdout
-    made = {"tables.md", "risk.png", "frontier.png", "scales.png", "cycle.png", "map.png", "read_out.png"}
+    made = {
+        "tables.md",
+        "risk.png",
+        "frontier.png",
+        "scales.png",
+        "cycle.png",
+        "map.png",
+        "read_out.png",
+        "workers.png",
+    }
     assert {path.name for path in (tmp_path / "out").iterdir()} == made
-    assert len(list((tmp_path / "figures").iterdir())) == 6
+    assert len(list((tmp_path / "figures").iterdir())) == 7
+    assert "16 workers in 4 groups after 20 steps" in done.stdout
     text = page.read_text()
-    assert text.startswith("before\n<!-- table: risk -->\n| excess risk | T = 8 | T = 16 |")
+    assert text.startswith("before\n<!-- table: risk -->\n| excess risk | T = 8 | T = 20 |")
     assert "old" not in text
     assert "between" in text
     assert text.endswith("|\n<!-- end -->\n")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nested_lookahead.command import invocation, run_command
+from nested_lookahead.document import renew
 from nested_lookahead.errors import UserError
 
 
@@ -33,6 +34,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--horizons", type=int, nargs="+", default=[10, 100, 1000, 10000], metavar="T", help="in steps")
     parser.add_argument("--momentum", action="store_true", help="tune with momentum in SGD, too (long)")
+    parser.add_argument("--workers", action="store_true", help="workers that train apart: what layers over groups gain")
     parser.add_argument("--rivals", action="store_true", help="tune slow momentum and averages, too (long)")
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/theory"), help="where to write (default: outputs/theory)"
@@ -72,13 +74,16 @@ def main() -> None:
         tables["momentum"] = findings.momentum_table(problem, shorter, watch)
     if options.rivals:
         tables["rivals"], rivals = findings.rivals_table(problem, divisible, watch)
+    apart = findings.workers_risks(problem, middle, watch) if options.workers else {}
+    if apart:
+        tables["workers"] = findings.workers_table(apart, middle)
     options.out.mkdir(parents=True, exist_ok=True)
     for table in tables.values():
         print(f"\n{table.text()}")
     text = "\n\n".join(f"## {table.title}\n\n{table.markdown()}" for table in tables.values())
     (options.out / "tables.md").write_text(f"{text}\n")
     if not options.no_figures:
-        drawn = draw(problem, chosen, rivals, middle)
+        drawn = draw(problem, chosen, rivals, middle, apart)
         for name, figure in drawn.items():
             figure.savefig(options.out / f"{name}.png", dpi=200)
             if options.docs:
@@ -89,10 +94,12 @@ def main() -> None:
     print(f"\ntables and figures in {options.out}, {time.perf_counter() - began:.0f} s")
 
 
-def draw(problem: Any, chosen: dict[Any, Any], rivals: dict[tuple[str, int], float], middle: int) -> dict[str, Any]:
+def draw(
+    problem: Any, chosen: dict[Any, Any], rivals: dict[tuple[str, int], float], middle: int, apart: dict[Any, Any]
+) -> dict[str, Any]:
     from nested_lookahead.theory import figures
 
-    return {
+    return ({"workers": figures.risk_against_communication(apart, middle)} if apart else {}) | {
         "risk": figures.risk_against_horizon(chosen, rivals),
         "frontier": figures.frontier(),
         "scales": figures.two_scales_bound(),
@@ -100,17 +107,6 @@ def draw(problem: Any, chosen: dict[Any, Any], rivals: dict[tuple[str, int], flo
         "read_out": figures.read_out(),
         "map": figures.nested_over_lookahead(problem, middle, chosen["best Lookahead", middle], watch),
     }
-
-
-def renew(path: Path, tables: dict[str, str]) -> None:
-    """Replace what stands between ``<!-- table: name -->`` and ``<!-- end -->``."""
-    text = path.read_text(encoding="utf-8")
-    for name, table in tables.items():
-        begin, end = f"<!-- table: {name} -->\n", "<!-- end -->"
-        if begin in text:
-            before, _, rest = text.partition(begin)
-            text = f"{before}{begin}{table}\n{end}{rest.partition(end)[2]}"
-    path.write_text(text, encoding="utf-8")
 
 
 def watch(items: Sequence[Any], what: str) -> Iterable[Any]:

@@ -242,3 +242,27 @@ def _map(
     ax.set_xlabel(names[0])
     ax.set_ylabel(names[1])
     figure.colorbar(image, ax=ax, shrink=0.8, extend="max")
+
+
+def risk_against_communication(risks: dict[tuple[str, int, int], float], steps: int) -> Figure:
+    """A panel for each way in which workers differ: tuned risk against how often all of them communicate."""
+    names = list(dict.fromkeys(name for name, _, _ in risks))
+    looks = {
+        "one layer over all": (None, {"color": COLORS["best Lookahead"], "marker": "o"}),
+        "nested, means in groups every 10 steps": (10, {"color": COLORS["best nested"], "marker": "s", "ls": "--"}),
+        "nested, means in groups every step": (1, {"color": COLORS["best nested"], "marker": "o"}),
+    }
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(1, len(names), 2.8, sharey=True)
+        for ax, name in zip(axes, names, strict=True):
+            for label, (inner, look) in looks.items():
+                cells = {K: risk for (of, K, k), risk in risks.items() if of == name and k == (inner or K)}
+                order = sorted(cells)
+                ax.semilogx([steps / K for K in order], [cells[K] for K in order], markersize=3, label=label, **look)
+            ax.set_title(f"workers of a group: {name}", fontsize=SMALL)
+            ax.set_xlabel(f"means over all workers in {steps} steps")
+            grid(ax, "both")
+        axes[0].set_ylim(bottom=0)
+        axes[0].set_ylabel("excess risk, tuned")
+        axes[0].legend(fontsize=SMALL, frameon=False)
+    return figure

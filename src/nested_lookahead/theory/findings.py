@@ -16,7 +16,8 @@ from nested_lookahead.theory.moments import cycles, moments, steady_variance
 from nested_lookahead.theory.replica import replica_rule
 from nested_lookahead.theory.rivals import RIVALS, WITH_MOMENTUM, Minimum
 from nested_lookahead.theory.rules import lookahead_rule, trajectory
-from nested_lookahead.theory.tuning import Problem, Tuned, periods_of, tune
+from nested_lookahead.theory.tuning import Problem, Tuned, divisors, periods_of, tune
+from nested_lookahead.theory.workers import Workers, communication
 
 BY_DEPTH = ("SGD", "best Lookahead", "best nested", "best of three layers")
 """The methods, by number of layers."""
@@ -199,3 +200,35 @@ def replica_table(lr: float = 0.1, steps: int = 50) -> Table:
         *_, (mean, covariance) = trajectory([lr] * steps, rule)
         rows.append((name, f"{mean[0]:.4f}", f"{covariance[0, 0]:.4f}"))
     return Table(f"The published rule, after {steps} steps at γ = {lr}", ("", "mean", "variance"), rows)
+
+
+GROUPS, MEMBERS = 4, 4
+DIFFERENCES = {"alike": (0.0, 0.0), "curvatures ± 50%, optima ± 1": (0.5, 1.0)}
+"""How workers of a group differ: the spread of their curvatures and the shift of their optima."""
+
+
+def workers_risks(problem: Problem, steps: int, watch: Watch = unwatched) -> dict[tuple[str, int, int], float]:
+    """Tuned risk by how workers differ, outer period K, and inner period k; one layer where k = K."""
+    periods = [period for period in divisors(steps) if 10 <= period <= steps // 2]
+    cells = [(name, period) for name in DIFFERENCES for period in periods]
+    found = {}
+    for name, period in watch(cells, "workers"):
+        of = Workers.differing(problem.thinned(), GROUPS, MEMBERS, *DIFFERENCES[name])
+        for (outer, inner), tuned in communication(of, steps, [period], (1, 10)).items():
+            found[name, outer, inner] = tuned.risk
+    return found
+
+
+def workers_table(risks: dict[tuple[str, int, int], float], steps: int) -> Table:
+    """Rows by outer period, columns by what there is below it."""
+    outer = sorted({period for _, period, _ in risks})
+    header = ["steps between means over all", "means over all"]
+    rows = [[f"{period}", f"{steps // period}"] for period in outer]
+    for name in DIFFERENCES:
+        for what, inner in (("one layer", None), ("in groups every 10", 10), ("in groups every step", 1)):
+            header.append(f"{name}: {what}")
+            for row, period in zip(rows, outer, strict=True):
+                risk = risks.get((name, period, period if inner is None else inner))
+                row.append("–" if risk is None else f"{risk:.4f}")
+    title = f"Excess risk of {GROUPS * MEMBERS} workers in {GROUPS} groups after {steps} steps, tuned"
+    return Table(title, tuple(header), [tuple(row) for row in rows])
