@@ -58,13 +58,12 @@ class Replayed:
     Where recording fails it is made as it is, and the log says why.
 
     Args:
-        function: must run the same kernels for all batches of a shape, on tensors that stay where they are.
-        params: those that it leaves gradients in, all of them without any when it begins.
+        params: those that the function leaves gradients in, all of them without any when it begins.
         generators: that it draws from, besides PyTorch's own.
     """
 
-    def __init__(self, function: Function, params: Sequence[Tensor], generators: Sequence[torch.Generator]) -> None:
-        self._function, self._params, self._generators = function, params, generators
+    def __init__(self, params: Sequence[Tensor], generators: Sequence[torch.Generator]) -> None:
+        self._params, self._generators = params, generators
         self._device = params[0].device
         self._stream: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # the default is not recorded
         self._seen: Counter[Any] = Counter()
@@ -72,20 +71,22 @@ class Replayed:
         self.failure: Exception | None = None
         """Why nothing is recorded."""
 
-    def __call__(self, samples: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, function: Function, samples: Tensor, labels: Tensor) -> Tensor:
+        """What the function returns, the same one at every call: it must run the same kernels for all batches of a
+        shape, on tensors that stay where they are. It is not kept, as a trainer's method would keep the trainer."""
         key = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in (samples, labels))
         if key not in self._recorded:
             self._seen[key] += 1
             if self.failure is not None or self._seen[key] <= WARM_UP:
-                return self._as_it_is(samples, labels)
+                return self._as_it_is(function, samples, labels)
             try:
-                self._recorded[key] = self._record(samples, labels)
+                self._recorded[key] = self._record(function, samples, labels)
             except RuntimeError as error:
                 self.failure = error
                 log.info("not replayed as a CUDA graph: %s", one_line(f"{error}"))
                 for param in self._params:
                     param.grad = None
-                return self._as_it_is(samples, labels)
+                return self._as_it_is(function, samples, labels)
         recorded = self._recorded[key]
         for own, given in zip(recorded.inputs, (samples, labels), strict=True):
             own.copy_(given)
@@ -94,16 +95,16 @@ class Replayed:
             param.grad = gradient
         return recorded.output
 
-    def _as_it_is(self, samples: Tensor, labels: Tensor) -> Tensor:
+    def _as_it_is(self, function: Function, samples: Tensor, labels: Tensor) -> Tensor:
         """On the stream that is recorded later: a gradient's node in autograd's graph stays on its first stream."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
-            output = self._function(samples, labels)
+            output = function(samples, labels)
         current.wait_stream(self._stream)
         return output
 
-    def _record(self, samples: Tensor, labels: Tensor) -> _Recorded:
+    def _record(self, function: Function, samples: Tensor, labels: Tensor) -> _Recorded:
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)
@@ -111,5 +112,5 @@ class Replayed:
         # One pool of memory for all shapes: what a replay leaves is used before the next one.
         pool = next((known.graph.pool() for known in self._recorded.values()), None)
         with torch.cuda.graph(graph, pool=pool, stream=self._stream):
-            output = self._function(*inputs)
+            output = function(*inputs)
         return _Recorded(graph, inputs, output, tuple(param.grad for param in self._params))

@@ -95,7 +95,7 @@ class Stack(Trainer):
         batches: Any = StackedBatches(data.train, [run.batches for run in runs])  # type: ignore[arg-type]
         super().__init__(model, self.rows, data, batches, first.recipe, first.hardware)
         self._in_graphs = first._in_graphs  # its objective is theirs, in a class of ours
-        self._gradient = self._replayed([self.rows.weights])
+        self._graphs = self._recorder([self.rows.weights])
         self.runs = runs
         self.diverged: dict[int, Diverged] = {}
         """The runs that have, by their number."""

@@ -90,7 +90,7 @@ class Trainer:
         self.averages = averages_of([*model.parameters()], recipe.ema, recipe.tail, self.total_steps)
         self.scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.precision == "fp16")
         self.augment_generator = torch.Generator(hardware.device).manual_seed(augment_seed)
-        self._gradient = self._replayed([*model.parameters()])
+        self._graphs = self._recorder([*model.parameters()])
         self._parts: dict[int, Samples] = {}
         self.step = 0
         self.evaluated = 0
@@ -104,11 +104,14 @@ class Trainer:
         """Training loss of each step of the present epoch, kept on the device: reading it would wait for the step."""
         self.check_every = 1 if hardware.device.type == "cpu" else 100
 
-    def _replayed(self, params: Sequence[Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-        """What computes the gradients of these."""
-        if not self._in_graphs:
-            return self._compute_gradient
-        return Replayed(self._compute_gradient, params, [self.augment_generator])
+    def _recorder(self, params: Sequence[Tensor]) -> Replayed | None:
+        """What replays the computation of these parameters' gradients; None where it is made as it is."""
+        return Replayed(params, [self.augment_generator]) if self._in_graphs else None
+
+    def _gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        if self._graphs is None:
+            return self._compute_gradient(images, labels)
+        return self._graphs(self._compute_gradient, images, labels)
 
     @property
     def epoch(self) -> int:
