@@ -35,22 +35,7 @@ def seeds(task: Task, options: Options) -> Drawn | None:
     limit = tails.limit(task) if "behind" in whole else None
     plot_outcomes(ax, table, styles, options.target, task.metric, limit)
     ax.set_xlabel(f"final {task.split} {task.metric.axis}")
-    worst, side = ("lowest", "below") if task.metric.sign > 0 else ("highest", "above")
-    caption = (
-        f"Each dot is a run. Long bar: median, short bar: {worst} decile, both of all runs with a diverged one {side} "
-        "any other (none where it falls among those); ×: diverged runs. A method can win by its tail and tie in its "
-        "median."
-    )
-    if options.target is not None:
-        caption += (
-            f" Dashed: the value fixed beforehand, {options.target:g}{task.metric.unit}; p is one-sided, that the mean "
-            "is better (of the median, by signs, where runs diverged), adjusted for the groups by Holm."
-        )
-    if limit is not None:
-        caption += (
-            f" Dotted: more than {tails.FAR} δ behind the best median; a seed beyond it, or diverged, has failed."
-        )
-    caption += more
+    worst = "lowest" if task.metric.sign > 0 else "highest"
     alt = [
         f"{row['label']} {row['shown']}".strip() + f": {_said(row, task.metric, '; ')}." for _, row in whole.iterrows()
     ]
@@ -59,10 +44,29 @@ def seeds(task: Task, options: Options) -> Drawn | None:
         figure,
         task,
         title,
-        caption,
+        _caption(task, options.target, limit) + more,
         [f"Median and {worst} decile of {task.metric.axis}.", *alt],
         whole.drop(columns="values"),
     )
+
+
+def _caption(task: Task, target: float | None, limit: float | None) -> str:
+    worst, side = ("lowest", "below") if task.metric.sign > 0 else ("highest", "above")
+    caption = (
+        f"Each dot is a run. Long bar: median, short bar: {worst} decile, both of all runs with a diverged one {side} "
+        "any other (none where it falls among those); ×: diverged runs. A method can win by its tail and tie in its "
+        "median."
+    )
+    if target is not None:
+        caption += (
+            f" Dashed: the value fixed beforehand, {target:g}{task.metric.unit}; p is one-sided, that the mean "
+            "is better (of the median, by signs, where runs diverged), adjusted for the groups by Holm."
+        )
+    if limit is not None:
+        caption += (
+            f" Dotted: more than {tails.FAR} δ behind the best median; a seed beyond it, or diverged, has failed."
+        )
+    return caption
 
 
 def outcomes(task: Task, value: float | None = None) -> pd.DataFrame:
