@@ -280,7 +280,7 @@ class MultilayerLookahead(Optimizer):
             self._start_layers()
         loss = self.opt.step() if closure is None else self.opt.step(closure)
         self.fast_steps += 1
-        if due := self._layers_due():
+        if due := self.layers_due():
             self._sync(due)
         return loss
 
@@ -299,7 +299,7 @@ class MultilayerLookahead(Optimizer):
         """
         self._compiled = torch.compile(sync_, dynamic=False, **options)
 
-    def _layers_due(self) -> int:
+    def layers_due(self) -> int:
         """How many layers, from the innermost, sync after the present number of fast steps."""
         periods = [math.prod(layer.k for layer in self.layers[: i + 1]) for i in range(len(self.layers))]
         return sum(self.fast_steps % period == 0 for period in periods)

@@ -64,7 +64,7 @@ class NestedLookaheadReplica(NestedLookahead):
     def slow_weights(self) -> Any:
         raise AttributeError("NestedLookaheadReplica has no slow weights to evaluate")
 
-    def _layers_due(self) -> int:
+    def layers_due(self) -> int:
         inner, outer = self.layers
         syncs, since = divmod(self.fast_steps - self.off_by_one, inner.k)
         syncs += self.off_by_one  # so many until now

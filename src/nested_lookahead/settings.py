@@ -127,6 +127,23 @@ class Evaluation:
     """Whether the fast weights are also measured on samples that are augmented as in training, as ``augmented``."""
 
 
+SHARED, LOCAL = "shared", "local"
+
+
+@dataclass
+class Workers:
+    """Who trains a run: ``shared``, one model, of whose batches ``torchrun``'s processes each take a part; or
+    ``local``, models that train apart and meet in the layers of slow weights."""
+
+    name: str = within(f"one of {SHARED}, {LOCAL}")
+    count: int = within(">= 1")
+    """Workers, on however many processes; each takes an equal part of every batch."""
+    group_size: int | None = within(">= 1")
+    """Over so many the inner layers average; None: over all. The outermost layer averages over all."""
+    skew: float | None = within("> 0")
+    """Concentration of the Dirichlet distribution of each worker's shares of the classes; None: all draw from all."""
+
+
 @dataclass
 class Analysis:
     """What a study fixes about its analysis before its runs are made; None leaves it to the analysis."""

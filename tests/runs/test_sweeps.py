@@ -725,6 +725,29 @@ def test_two_processes_resume_where_they_were_stopped(tmp_path, command):
 
 
 @pytest.mark.slow
+def test_workers_go_on_with_another_number_of_processes(tmp_path, command):
+    """Stopped on two, resumed on one: as on one from the beginning, to rounding."""
+    typed = (
+        "workers=local",
+        "workers.group_size=2",
+        "workers.skew=0.5",
+        "model=mlp",
+        "threads=1",
+        "optimizer.k=3",
+        "lr=0.003",
+    )
+    longer = [*typed, "epochs=40", "evaluation.every=2", "augment=standard"]
+    process = torchrun(tmp_path, *longer)
+    wait_for(lambda: runs_below("outputs") and rows_below("outputs") > 20)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() != 0
+    assert "4 workers train apart, on 2 process(es)" in printed(tmp_path)
+    assert command("train.py", *longer)[0] == 0
+    assert command("train.py", *longer, "output_dir=one")[0] == 0
+    assert_close("outputs", "one")
+
+
+@pytest.mark.slow
 def test_a_mistake_is_told_once_by_several_processes(tmp_path):
     assert torchrun(tmp_path, *MLP, "lr=-1").wait() != 0
     assert printed(tmp_path).count("error: optimizer/inner=sgd: Invalid learning rate: -1.0\n") == 1

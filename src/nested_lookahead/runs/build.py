@@ -59,13 +59,57 @@ def build(config: Config, processes: Processes = ALONE, shared: dict[int | None,
     data = shared[which]
     hardware.keep_freed_memory()
     torch.manual_seed(seed("weights"))
-    model = _model(config.model, data, hardware, processes)
+    model = _model(config, data, hardware, processes)
     torch.manual_seed(seed("training"))  # dropout and the like, whatever the model has drawn
+    if config.workers is not None:
+        return _apart(config, model, data, hardware, processes)
     optimizer = build_optimizer(config.optimizer, model, config.decay, config.param_groups or ())
     order = torch.Generator().manual_seed(seed("order"))
     plain = config.augment.name == "none"  # else a batch is augmented whole, and then shared out
     batches = Batches(data.train, config.batch_size, order, *([processes.share] if plain else []))
     return Trainer(model, optimizer, data, batches, _recipe(config), hardware, seed("augment"), processes)
+
+
+def _apart(config: Config, model: Any, data: Dataset, hardware: Hardware, processes: Processes) -> Trainer:
+    """A trainer of workers that train apart.
+
+    Raises:
+        UserError: as of `build`.
+    """
+    import torch
+
+    from nested_lookahead.training import workers as apart
+    from nested_lookahead.training.trainer import seed_of
+
+    wanted = config.workers
+    workers = apart.Workers(wanted.count, wanted.group_size or wanted.count, processes)
+    replicas = apart.replicas_of(model, workers.here)
+    groups = config.param_groups or ()
+    inner = [build_inner(config.optimizer, one, config.decay, groups) for one in replicas]
+    optimizer = _call("optimizer", config.optimizer, inner)
+    if wanted.group_size not in (None, wanted.count) and len(optimizer.layers) == 1:
+        raise UserError(
+            f"workers.group_size={wanted.group_size}: optimizer={config.optimizer.name} has one layer, which averages "
+            "over all workers; use null"
+        )
+    optimizer.groups = workers.means(len(optimizer.layers)) if workers.count > 1 else ()
+    parts = None
+    if wanted.skew is not None:
+        if not data.objective.classes:
+            raise UserError(f"workers.skew={wanted.skew}: dataset={config.dataset.name} has no classes; use null")
+        parts = apart.skewed_parts(data.train.labels, workers.count, wanted.skew, seed_of(config.seed, "skew"))
+    order = torch.Generator().manual_seed(seed_of(config.seed, "order"))
+    plain = config.augment.name == "none"
+    share = workers.share if plain else _all
+    batches = apart.WorkersBatches(data.train, config.batch_size, order, share, workers.count, parts)
+    if not len(batches):
+        raise UserError(f"workers.count={wanted.count}: {len(data.train)} samples are too few for so many")
+    augment_seed = seed_of(config.seed, "augment")
+    return apart.WorkersTrainer(replicas, optimizer, data, batches, _recipe(config), hardware, augment_seed, workers)
+
+
+def _all(samples: Any) -> Any:
+    return samples
 
 
 def _hardware(config: Config, processes: Processes) -> Hardware:
@@ -90,11 +134,13 @@ def _data(config: Config, seed: int) -> Dataset:
     return split_source(source, config.dataset.split, seed)
 
 
-def _model(choice: Choice, data: Dataset, hardware: Hardware, processes: Processes) -> Any:
+def _model(config: Config, data: Dataset, hardware: Hardware, processes: Processes) -> Any:
     import torch
 
-    model = _call("model", choice, data.shape, data.num_classes).to(hardware.device)
-    if processes.count > 1 and hardware.device.type == "cuda":  # elsewhere torch has no such layer
+    model = _call("model", config.model, data.shape, data.num_classes).to(hardware.device)
+    if (
+        processes.count > 1 and hardware.device.type == "cuda" and config.workers is None
+    ):  # elsewhere torch has no such layer
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return model.to(memory_format=torch.channels_last) if hardware.channels_last else model
 
@@ -129,12 +175,18 @@ def build_optimizer(
     choice: OptimizerChoice, model: Any, decay: str = "all", groups: Sequence[Mapping[str, Any]] = ()
 ) -> Any:
     """An optimizer of a model's parameters, around its inner one where there is one; `param_groups` says the rest."""
+    inner = build_inner(choice, model, decay, groups)
+    return inner if choice.inner is None else _call("optimizer", choice, inner)
+
+
+def build_inner(choice: OptimizerChoice, model: Any, decay: str, groups: Sequence[Mapping[str, Any]]) -> Any:
+    """The optimizer that takes the fast steps: the inner one, where there is one."""
     from nested_lookahead.training.parameters import param_groups
 
     params = param_groups(model, decay, groups)
     if choice.inner is None:
         return _torch_optimizer("optimizer", choice, params, model)
-    return _call("optimizer", choice, _torch_optimizer("optimizer/inner", choice.inner, params, model))
+    return _torch_optimizer("optimizer/inner", choice.inner, params, model)
 
 
 def _torch_optimizer(group: str, choice: Choice, params: Sequence[Any], model: Any) -> Any:

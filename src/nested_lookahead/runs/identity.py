@@ -44,6 +44,7 @@ ADDED: dict[str, Any] = {
     "dataset.train_samples": 4000,
     "dataset.test_samples": 1000,
     "evaluation.augment": False,
+    "workers.name": "shared",
     **dict.fromkeys(("optimizer.outer_misfires", "optimizer.off_by_one", "optimizer.pullback_inert"), True),
 }
 """Keys that came after runs had been recorded, with the value that stands for what those runs did.
@@ -67,7 +68,8 @@ def computed(config: Mapping[str, Any]) -> dict[str, Any]:
         return key not in (*BOOKKEEPING, *FEEDERS, "seed") and not _as_before(key, value)
 
     def kept(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-        found = {key: inside(v, f"{prefix}{key}.") for key, v in node.items() if counts(prefix + key, v)}
+        made = {key: inside(v, f"{prefix}{key}.") for key, v in node.items() if counts(prefix + key, v)}
+        found = {key: value for key, value in made.items() if value != {} or not node[key]}  # a group of added keys
         target = str(node.get("_target_", ""))
         if target.startswith(OWN) and "name" not in node:
             found["_target_"] = _last(target)

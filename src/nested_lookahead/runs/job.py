@@ -158,7 +158,9 @@ class Job:
         """Train on from what is in ``metrics``, write down what comes, and return the run's result."""
         what = (label(self.plain), self.config.dataset.name, self.config.model.name, self.config.seed)
         log.info("%s on %s, %s, seed %d (%s)", *what, trainer.hardware)
-        if self.processes.count > 1:
+        if (workers := self.config.workers) is not None:
+            log.info("%d workers train apart, on %d process(es)", workers.count, self.processes.count)
+        elif self.processes.count > 1:
             log.info("%d processes share each batch of %d", self.processes.count, self.config.batch_size)
         trainer.hardware.reset_peak_memory()
         bar = ProgressBar(trainer, self.config.progress and self.processes.first)

@@ -23,10 +23,13 @@ from nested_lookahead.runs.typed import check_keys, check_trusted, require_keys,
 from nested_lookahead.runs.versions import newer, register_resolver
 from nested_lookahead.runs.workers import jobs_at_once
 from nested_lookahead.settings import (
+    LOCAL,
     MISSING,
+    SHARED,
     Analysis,
     Evaluation,
     Split,
+    Workers,
     check_range,
     check_ranges,
     check_values,
@@ -102,6 +105,7 @@ class Config:
     precision: str = within("one of auto, fp32, bf16, fp16")
     channels_last: bool | None = None
     compile: bool = MISSING
+    workers: Any = MISSING
     evaluation: Evaluation = MISSING
     analysis: Analysis = MISSING
     device: str = MISSING
@@ -123,7 +127,8 @@ class Config:
         """Nested dictionaries of plain values, as a run directory's config.yaml has them."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         made = {key: value.plain() if isinstance(value, Choice) else value for key, value in values.items()}
-        return made | {name: dict(vars(values[name])) for name in ("evaluation", "analysis")}
+        made |= {name: dict(vars(values[name])) for name in ("evaluation", "analysis")}
+        return made | {"workers": {"name": SHARED} if self.workers is None else dict(vars(self.workers))}
 
 
 def register() -> None:
@@ -163,6 +168,7 @@ def resolve(cfg: DictConfig) -> Config:
         "model": Choice(*_choice("model", values["model"], passed=2)),  # shape, number of classes
         "augment": Choice(*_choice("augment", values["augment"], passed=2)),  # images, generator
         "scheduler": _scheduler(values["scheduler"]),
+        "workers": _workers(values["workers"]),
         "evaluation": Evaluation(**values["evaluation"]),
         "analysis": Analysis(**values["analysis"]),
         "logger": _loggers(values["logger"]),
@@ -177,6 +183,7 @@ def resolve(cfg: DictConfig) -> Config:
     check_range(
         "evaluation.weights", config.evaluation.weights, f"one of {', '.join(kinds)}", "; ema and tail add some"
     )
+    _check_workers(config)
     check_trusted(config.plain(), config.trust)
     if config.optimizer.inner is None and config.pullback != "none":
         raise UserError(
@@ -237,17 +244,50 @@ def _check_group(group: str, node: Any) -> None:
 
 def _dataset(node: dict[str, Any]) -> DatasetChoice:
     choice = _choice("dataset", node, 0, "split")
-    names = [setting.name for setting in fields(Split)]
-    check_keys("dataset.split.", node["split"], names)
-    require_keys("dataset.split.", node["split"], names)
-    types = signature_of(f"{Split.__module__}.{Split.__name__}")
+    return DatasetChoice(*choice, Split(**_typed_node("dataset.split", Split, node["split"])))
+
+
+def _typed_node(key: str, kind: type, node: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a dataclass, with the types and in the ranges of its fields."""
+    names = [setting.name for setting in fields(kind)]
+    check_keys(f"{key}.", node, names)
+    require_keys(f"{key}.", node, names)
+    types = signature_of(f"{kind.__module__}.{kind.__name__}")
     assert types is not None
-    split = {
-        name: typed_value(f"dataset.split.{name}", types.settings[name].type, value)
-        for name, value in node["split"].items()
-    }
-    check_ranges(Split, split, "dataset.split.")
-    return DatasetChoice(*choice, Split(**split))
+    typed = {name: typed_value(f"{key}.{name}", types.settings[name].type, value) for name, value in node.items()}
+    check_ranges(kind, typed, f"{key}.")
+    return typed
+
+
+def _workers(node: Any) -> Workers | None:
+    """None where they share a model."""
+    _check_group("workers", node)
+    if node.get("name") == SHARED:
+        check_keys("workers.", node, ["name"])
+        return None
+    return Workers(**_typed_node("workers", Workers, node))
+
+
+def _check_workers(config: Config) -> None:
+    """Raises:
+    UserError: they have no layer to meet in, or cannot be told apart, or what is asked for is not kept of several.
+    """
+    workers = config.workers
+    if workers is None:
+        return
+    if config.optimizer.inner is None:
+        raise UserError(
+            f"workers={LOCAL}: optimizer={config.optimizer.name} has no layers in which workers meet; their mean every "
+            "5 steps, say, is optimizer=lookahead optimizer.k=5 optimizer.alpha=1"
+        )
+    if workers.group_size is not None and workers.count % workers.group_size:
+        raise UserError(
+            f"workers.group_size={workers.group_size}: must divide workers.count={workers.count}, or be null"
+        )
+    if config.batch_size % workers.count:
+        raise UserError(f"batch_size={config.batch_size}: must be a multiple of workers.count={workers.count}")
+    if config.decays() or config.tail is not None:
+        raise UserError(f"ema, tail: are kept of one model, and not with workers={LOCAL}; use null for both")
 
 
 def _scheduler(node: dict[str, Any]) -> SchedulerChoice:

@@ -58,9 +58,13 @@ class Batches:
             self._epoch_start, self.position = self.generator.get_state(), 0
         else:
             self.generator.set_state(self._epoch_start)
-        order = torch.randperm(len(self.split), generator=self.generator)
+        order = self.draw()
         seed = int(torch.randint(2**31, (), generator=self.generator))
         return order[self.position * self.batch_size : len(self) * self.batch_size], seed
+
+    def draw(self) -> Tensor:
+        """A new order of the samples, from the generator."""
+        return torch.randperm(len(self.split), generator=self.generator)
 
     def state_dict(self) -> dict[str, Any]:
         finished = self.position in (0, len(self))

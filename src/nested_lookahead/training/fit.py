@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, TypedDict
 
 import torch
@@ -108,7 +108,7 @@ def row(trainer: Trainer, split: str, weights: str, loss: float, accuracy: float
 
 def each_split(trainer: Trainer, evaluation: Evaluation, visit: Callable[[str, str, Samples], None]) -> None:
     """Visit every split that has samples with every kind of weights, by their names: these are in the model then."""
-    trainer.processes.copy_from_first(*trainer.model.buffers())  # each has seen other batches
+    trainer.agree()
     data, size = trainer.data, evaluation.train_samples
     splits = {
         "train": trainer.train_part(size),
@@ -120,7 +120,7 @@ def each_split(trainer: Trainer, evaluation: Evaluation, visit: Callable[[str, s
     for kind in [*kinds, *([AUGMENTED] if evaluation.augment else [])]:
         weights = "fast" if kind == AUGMENTED else kind
         others = weights != "fast" or has_modes(trainer.optimizer)
-        with weights_in(trainer, evaluation, weights) if others else nullcontext():
+        with weights_in(trainer, evaluation, weights) if others else trainer.fast_weights():
             for name, split in splits.items():
                 if len(split):
                     visit(kind, name, split)

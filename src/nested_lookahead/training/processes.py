@@ -118,6 +118,22 @@ class Processes:
             raise said[1]
         return said[0]  # type: ignore[no-any-return]
 
+    def gather(self, value: T) -> list[T]:
+        """Every process's, in the first one; in the others their own."""
+        if self.count == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] | None = [None] * self.count if self.first else None
+        dist.gather_object(value, values)
+        return [value] if values is None else values
+
+    def group(self, size: int) -> Any:
+        """This process and its neighbours, so many, as `torch.distributed` has them; all must ask alike."""
+        import torch.distributed as dist
+
+        return dist.new_subgroups(size)[0] if size < self.count else dist.group.WORLD
+
     def wait(self) -> None:
         """Until all are here."""
         if self.count > 1:

@@ -59,6 +59,8 @@ class StackedModel(nn.Module):
 
 def why_not(run: Trainer) -> str | None:
     """Why a run cannot be part of a stack; None if it can."""
+    if type(run) is not Trainer:
+        return "workers=local: its models meet in layers of their own"
     if run.hardware.compile:
         return "compile=true"
     if run.hardware.precision != "fp32":

@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,9 +77,8 @@ class Trainer:
     ) -> None:
         self.model, self.optimizer, self.data, self.batches = model, optimizer, data, batches
         self.recipe, self.hardware, self.processes = recipe, hardware, processes
-        on_one_gpu = hardware.device.type == "cuda" and processes.count == 1
-        self._in_graphs = on_one_gpu and replayable((*model.modules(), recipe.augment, data.objective))
-        self._wrapped, self._compiling = hardware.compiled(processes.wrap(model, hardware.device), self._in_graphs)
+        self._in_graphs = self._can_be_graphs()
+        self._wrapped, self._compiling = hardware.compiled(self._parallel(model), self._in_graphs)
         compile_all = hardware.compile and self._in_graphs  # else what a compiler makes in pieces only costs
         self._augment = torch.compile(recipe.augment, dynamic=False) if compile_all else recipe.augment
         if hardware.compile and hardware.device.type == "cpu" and hasattr(optimizer, "compile"):
@@ -103,6 +103,26 @@ class Trainer:
         self.losses = torch.full((len(batches),), math.nan, device=hardware.device)
         """Training loss of each step of the present epoch, kept on the device: reading it would wait for the step."""
         self.check_every = 1 if hardware.device.type == "cpu" else 100
+
+    def _can_be_graphs(self) -> bool:
+        on_one_gpu = self.hardware.device.type == "cuda" and self.processes.count == 1
+        return on_one_gpu and replayable((*self.model.modules(), self.recipe.augment, self.data.objective))
+
+    def _parallel(self, model: nn.Module) -> nn.Module:
+        """What a step calls: the model, with what processes that share it have to do."""
+        return self.processes.wrap(model, self.hardware.device)
+
+    def models(self) -> Sequence[nn.Module]:
+        """All that this process trains."""
+        return [self.model]
+
+    def agree(self) -> None:
+        """Before anything is measured: each process has seen other batches."""
+        self.processes.copy_from_first(*self.model.buffers())
+
+    def fast_weights(self) -> AbstractContextManager[None]:
+        """What is trained, in `model`, for a block."""
+        return nullcontext()
 
     def _recorder(self, params: Sequence[Tensor]) -> Replayed | None:
         """What replays the computation of these parameters' gradients; None where it is made as it is."""
@@ -170,7 +190,8 @@ class Trainer:
         loss = self._gradient(images, labels)
         if self.recipe.grad_clip is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
+            for model in self.models():
+                nn.utils.clip_grad_norm_(model.parameters(), self.recipe.grad_clip)
         self.lr = float(self.optimizer.param_groups[0]["lr"])
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -191,12 +212,15 @@ class Trainer:
         if len(labels) == batch_size:  # a whole batch, augmented as if one process were to train on it
             images, labels = self.processes.share(images), self.processes.share(labels)
         inputs = self.data.normalize(images, self.hardware.channels_last)
-        with self.hardware.autocast():
-            logits = self._wrapped(inputs)
-        loss = self.data.objective.loss(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        loss = self._loss_of(self._wrapped, inputs, labels)
         if self.processes.count > 1:
             loss = loss * self.processes.weight(batch_size)
         return loss
+
+    def _loss_of(self, model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+        with self.hardware.autocast():
+            logits = model(inputs)
+        return self.data.objective.loss(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
 
     def _check_losses(self) -> None:
         """Look at the losses since the last check."""
