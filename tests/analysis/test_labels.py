@@ -1,5 +1,8 @@
 """What methods and settings are called, and in which order."""
 
+from textwrap import indent
+
+import pytest
 from made_runs import make_run, unsigned
 
 from nested_lookahead.analysis import collect, labels, tables
@@ -48,3 +51,16 @@ def test_plain_optimizers_come_first_and_unknown_ones_last_of_their_kind(tmp_pat
     make_run(tmp_path, "adamw")
     expected = ["AdamW", "lion", "Lookahead (SGD)", "Lookahead (lion)", "Lookahead (tiger)", "Nested Lookahead (SGD)"]
     assert results(tmp_path)["method"].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "other",
+    [("grad_clip: null", "grad_clip: 1.0"), ("workers:\n  name: shared", "workers:\n  name: local\n  skew: 0.3")],
+)
+def test_a_setting_that_one_group_is_without_tells_them_apart(tmp_path, other):
+    """Null, and no such key, are values like others: no two groups look alike."""
+    for folder, lines in zip("ab", other, strict=True):
+        config = unsigned(make_run(tmp_path / folder)) / "config.yaml"
+        config.write_text(config.read_text().replace("  seed: 0\n", f"  seed: 0\n{indent(lines, '  ')}\n"))
+    shown = results(tmp_path)["settings"].tolist()
+    assert len(set(shown)) == len(shown) == 2

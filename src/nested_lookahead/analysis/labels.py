@@ -9,7 +9,7 @@ import pandas as pd
 from nested_lookahead.analysis.arms import choices
 from nested_lookahead.analysis.run_rows import REFERENCE
 from nested_lookahead.methods import METHODS, method
-from nested_lookahead.runs.identity import ADDED, BOOKKEEPING, FEEDERS
+from nested_lookahead.runs.identity import BOOKKEEPING, FEEDERS
 
 SYMBOLS = {"alpha": "α"}
 """Settings that the papers write otherwise; any other is called by its key."""
@@ -98,8 +98,8 @@ def settings(groups: pd.DataFrame, always: bool) -> pd.Series[str]:
         if key.startswith("optimizer."):
             varies = texts_of.groupby([groups["method"], groups["inner"]]).transform("nunique") > 1
         else:  # what is not the method's own must not differ between methods unseen
-            # A published run tells little of its settings; one of ours was without what it has no value for.
-            without = (key in ADDED) & (groups["source"] != REFERENCE)
+            # A published run tells little of its settings; one of ours was without what it has no value for, or null.
+            without = groups["source"] != REFERENCE
             known = texts_of.where(column.notna(), "")[column.notna() | without]
             varies = pd.Series(
                 [known.ne(known.iloc[0]).any() if len(known) else False] * len(groups), index=groups.index
