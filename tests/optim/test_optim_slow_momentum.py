@@ -223,3 +223,10 @@ def test_the_faces_make_the_layers():
     assert "layer 2: k=4 alpha=1.2 pullback=none schedule=linear momentum=0.6\n" in repr(optimizer)
     optimizer.set_horizon(10)
     assert [layer.horizon for layer in optimizer.layers] == [0, 10]
+
+
+def test_a_momentum_of_another_type_is_a_float_in_a_checkpoint():
+    """As numpy's numbers, which `torch.load(weights_only=True)` refuses, come out of a search."""
+    kept = SlowMomentum(3, 0.5, momentum=np.float32(0.25)).settings()["momentum"]
+    assert type(kept) is float
+    assert kept == 0.25
