@@ -38,7 +38,7 @@ RUNS = {
 }
 
 
-FAIR = {"fair": 48, **{f"answer/{path.stem}": 336 for path in (ROOT / "conf/experiment/answer").glob("*_*_*.yaml")}}
+FAIR = {"fair": 48, "workers/mnist1d_sgd": 336, **{f"answer/{path.stem}": 336 for path in (ROOT / "conf/experiment/answer").glob("*_*_*.yaml")}}
 FAIR["answer/published_rule"] = 500
 """Fair sweeps, with the runs of their first stage; the last one has nothing to choose."""
 
@@ -56,6 +56,7 @@ def test_all_presets_are_tried():
         "fair",
         *(f"answer/{cell}" for cell in ("mnist1d_sgd_constant", "fashion_adamw_cosine", "language_adamw_cosine")),
         "answer/published_rule",
+        "workers/mnist1d_sgd",
     ],
 )
 def test_a_fair_sweep_lists_its_first_stage(command, experiment):

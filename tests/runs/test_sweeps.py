@@ -676,25 +676,9 @@ def assert_close(folder, reference):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path, command):
-    """201 samples in batches of 41: the parts differ in size, in the last batch as in the others."""
-    assert torchrun(tmp_path, *MLP).wait() == 0
-    text = printed(tmp_path)
-    assert "2 processes share each batch of 41" in text
-    assert text.count("epoch 4/4") == 1
-    assert command("train.py", *MLP, "output_dir=one")[0] == 0
-    assert_close("outputs", "one")
-    (run,) = runs_below("outputs")
-    summary = files.read_summary(run)
-    assert summary["hardware"]["processes"] == 2
-    assert not (run / "lock").exists()
-    assert torchrun(tmp_path, *MLP).wait() == 0
-    assert "completed already, skipped" in printed(tmp_path)
-
-
-@pytest.mark.slow
-def test_two_nodes_train_as_one(tmp_path, command):
-    """As docs/sweeps.md has it, both on this machine."""
+def test_two_nodes_train_as_one_process(tmp_path, command):
+    """As docs/sweeps.md has it, both on this machine: 201 samples in batches of 41, of which the parts differ in size,
+    in the last batch as in the others."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{found.getsockname()[1]}"
@@ -703,9 +687,16 @@ def test_two_nodes_train_as_one(tmp_path, command):
     nodes = [subprocess.Popen(node, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
     text = "".join(process.communicate()[0].decode() for process in nodes)
     assert [process.returncode for process in nodes] == [0, 0], text
+    assert "2 processes share each batch of 41" in text
     assert text.count("epoch 4/4") == 1  # of the first process of all
     assert command("train.py", *MLP, "output_dir=one")[0] == 0
     assert_close("outputs", "one")
+    (run,) = runs_below("outputs")
+    summary = files.read_summary(run)
+    assert summary["hardware"]["processes"] == 2
+    assert not (run / "lock").exists()
+    assert torchrun(tmp_path, *MLP).wait() == 0
+    assert "completed already, skipped" in printed(tmp_path)
 
 
 @pytest.mark.slow
