@@ -38,7 +38,11 @@ RUNS = {
 }
 
 
-FAIR = {"fair": 48, "workers/mnist1d_sgd": 336, **{f"answer/{path.stem}": 336 for path in (ROOT / "conf/experiment/answer").glob("*_*_*.yaml")}}
+FAIR = {
+    "fair": 48,
+    "workers/mnist1d_sgd": 336,
+    **{f"answer/{path.stem}": 336 for path in (ROOT / "conf/experiment/answer").glob("*_*_*.yaml")},
+}
 FAIR["answer/published_rule"] = 500
 """Fair sweeps, with the runs of their first stage; the last one has nothing to choose."""
 

@@ -286,6 +286,7 @@ def test_a_mistake_has_a_line(typed, line):
 @pytest.mark.parametrize(
     ("typed", "line"),
     [
+        (["optimizer=nested_lookahead_replica"], "cannot average over workers"),
         (["optimizer=lookahead", "workers.group_size=2"], "has one layer, which averages over all workers"),
         (["batch_size=64", "workers.count=64", "dataset.split.train_size=50"], "too few for so many"),
         (

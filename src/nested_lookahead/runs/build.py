@@ -78,6 +78,8 @@ def _apart(config: Config, model: Any, data: Dataset, hardware: Hardware, proces
     """
     import torch
 
+    from nested_lookahead.optim import MultilayerLookahead
+    from nested_lookahead.replica import NestedLookaheadReplica
     from nested_lookahead.training import workers as apart
     from nested_lookahead.training.trainer import seed_of
 
@@ -87,6 +89,8 @@ def _apart(config: Config, model: Any, data: Dataset, hardware: Hardware, proces
     groups = config.param_groups or ()
     inner = [build_inner(config.optimizer, one, config.decay, groups) for one in replicas]
     optimizer = _call("optimizer", config.optimizer, inner)
+    if not isinstance(optimizer, MultilayerLookahead) or isinstance(optimizer, NestedLookaheadReplica):
+        raise UserError(f"workers=local: the layers of optimizer={config.optimizer.name} cannot average over workers")
     if wanted.group_size not in (None, wanted.count) and len(optimizer.layers) == 1:
         raise UserError(
             f"workers.group_size={wanted.group_size}: optimizer={config.optimizer.name} has one layer, which averages "
@@ -138,9 +142,8 @@ def _model(config: Config, data: Dataset, hardware: Hardware, processes: Process
     import torch
 
     model = _call("model", config.model, data.shape, data.num_classes).to(hardware.device)
-    if (
-        processes.count > 1 and hardware.device.type == "cuda" and config.workers is None
-    ):  # elsewhere torch has no such layer
+    share = processes.count > 1 and config.workers is None
+    if share and hardware.device.type == "cuda":  # elsewhere torch has no such layer
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return model.to(memory_format=torch.channels_last) if hardware.channels_last else model
 
