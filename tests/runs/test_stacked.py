@@ -308,11 +308,15 @@ def test_a_run_that_another_process_has_in_hand_is_left_to_it(command, plain):
     run = Path("outputs") / next(iter(by_name(plain)))
     process = subprocess.Popen([sys.executable, "-c", HOLD, run], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "in\n"
-    timer = threading.Timer(10, process.kill)
+
+    def end():
+        process.kill()
+        process.wait()  # else it counts as alive until its lock is old
+
+    timer = threading.Timer(10, end)
     timer.start()
     status, out, _ = command("train.py", *STACKED, *SWEEP)
     timer.join()
-    process.wait()
     assert status == 0
     assert "3 runs as one" in out
     assert out.endswith("4 runs: 4 completed\n")
