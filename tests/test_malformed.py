@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 FAMILIES = {
-    "typed": (malformed.typed(), 50),
-    "analysed": (malformed.analysed(), 20),
-    "recorded": (malformed.recorded(), 45),
-    "stored": (malformed.stored(), 25),
-    "configured": (malformed.configured(), 15),
+    "typed": (malformed.typed(), 30),
+    "analysed": (malformed.analysed(), 12),
+    "recorded": (malformed.recorded(), 27),
+    "stored": (malformed.stored(), 15),
+    "configured": (malformed.configured(), 10),
 }
 """Cases of each kind in this suite; ``benchmarks/faults.py --fuzz`` makes as many as wanted."""
 

@@ -701,7 +701,7 @@ def test_two_nodes_train_as_one_process(tmp_path, command):
 
 @pytest.mark.slow
 def test_two_processes_resume_where_they_were_stopped(tmp_path, command):
-    longer = [argument for argument in MLP if "epochs" not in argument] + ["epochs=100", "evaluation.every=5"]
+    longer = [argument for argument in MLP if "epochs" not in argument] + ["epochs=60", "evaluation.every=5"]
     process = torchrun(tmp_path, *longer)
     wait_for(lambda: runs_below("outputs") and rows_below("outputs") > 20)
     process.send_signal(signal.SIGTERM)
