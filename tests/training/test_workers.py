@@ -14,7 +14,7 @@ from nested_lookahead.errors import UserError
 from nested_lookahead.runs.build import build
 from nested_lookahead.training.fit import evaluate, fit
 from nested_lookahead.training.processes import Processes
-from nested_lookahead.training.workers import Workers, WorkersBatches, skewed_parts
+from nested_lookahead.training.workers import Workers, WorkersBatches, WorkersTrainer, skewed_parts
 
 SHORT = (
     "model=mlp",
@@ -307,3 +307,13 @@ def test_runs_of_workers_are_runs_of_their_own():
     typed = [(), ("workers=local",), ("workers=local", "workers.skew=1"), ("workers=local", "workers.group_size=2")]
     assert len({identity(resolved(*one).plain()) for one in typed}) == 4
     assert dataclasses.asdict(resolved("workers=local").workers)["count"] == 4
+
+
+def test_nothing_is_sent_between_syncs_to_look_for_signals():
+    """With several processes each look is a message: one per outer sync, then."""
+    config = resolved(*SHORT, *FOUR)
+    trainer = build(config)
+    assert trainer.check_every == 1
+    workers = dataclasses.replace(trainer.workers, processes=Rank(0, 2, 0))
+    parts = (trainer.data, trainer.batches, trainer.recipe, trainer.hardware, 0, workers)
+    assert WorkersTrainer(trainer.replicas[:2], trainer.optimizer, *parts).check_every == 6

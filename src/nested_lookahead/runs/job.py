@@ -193,10 +193,14 @@ class Saver:
 
     def on_step(self, trainer: Trainer) -> None:
         self.bar.on_step(trainer)
-        if time.monotonic() - self._saved >= self.interval:
+        if trainer.step % trainer.check_every and trainer.processes.count > 1:
+            return
+        due = time.monotonic() - self._saved >= self.interval
+        due, told = trainer.processes.any(due, self.signals.came)  # all save, as a part of it may be with each
+        if due or told:
             self.save()
-        if trainer.step % trainer.check_every == 0 or trainer.processes.count == 1:
-            self._stop_if_told()
+        if told:
+            self._stop()
 
     def save(self) -> None:
         self.write()
@@ -205,12 +209,10 @@ class Saver:
     def write(self) -> None:
         raise NotImplementedError
 
-    def _stop_if_told(self) -> None:
-        if self.trainer.processes.any(self.signals.came):
-            self.save()
-            self.trainer.processes.wait()
-            log.warning("interrupted at step %d; the same command goes on from there", self.trainer.step)
-            self.signals.obey()
+    def _stop(self) -> None:
+        self.trainer.processes.wait()
+        log.warning("interrupted at step %d; the same command goes on from there", self.trainer.step)
+        self.signals.obey()
 
 
 class Recorder(Saver):

@@ -90,16 +90,16 @@ class Processes:
             for value in values:
                 dist.broadcast(value, src=0)
 
-    def any(self, here: bool) -> bool:
-        """Whether it is so in at least one process."""
+    def any(self, *here: bool) -> list[bool]:
+        """Of each, whether it is so in at least one process."""
         if self.count == 1:
-            return here
+            return [*here]
         import torch
         import torch.distributed as dist
 
-        flag = torch.tensor([int(here)])
-        dist.all_reduce(flag, dist.ReduceOp.MAX)
-        return bool(flag)
+        flags = torch.tensor([int(one) for one in here])
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return [bool(flag) for flag in flags]
 
     def first_says(self, find: Callable[[], T]) -> T:
         """What ``find`` returns in the first process, or raises there, in all of them."""

@@ -8,6 +8,7 @@ to rounding, whatever the number of processes.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -183,6 +184,8 @@ class WorkersTrainer(Trainer):
         super().__init__(replicas[0], optimizer, data, batches, recipe, hardware, augment_seed, workers.processes)
         self._forwards = [self._wrapped, *(hardware.compiled(replica)[0] for replica in replicas[1:])]
         self._mean = workers._mean(workers.count)
+        if workers.processes.count > 1:  # nothing is sent between the layers' syncs, to look for signals, either
+            self.check_every = max(self.check_every, math.prod(layer.k for layer in optimizer.layers))
 
     def _parallel(self, model: nn.Module) -> nn.Module:
         return model
