@@ -610,15 +610,7 @@ class OptimizerList(Optimizer):
         """Theirs in one, with parameters numbered through."""
         for pre_hook in self._optimizer_state_dict_pre_hooks.values():
             pre_hook(self)
-        made: dict[str, Any] = {"state": {}, "param_groups": []}
-        first = 0
-        for opt in self.opts:
-            saved = opt.state_dict()
-            made["state"] |= {first + index: kept for index, kept in saved["state"].items()}
-            groups = saved["param_groups"]
-            made["param_groups"] += [group | {"params": [first + i for i in group["params"]]} for group in groups]
-            first += len(_params(groups))
-        return _hooked(self, "state_dict_post", made)
+        return _hooked(self, "state_dict_post", joined_state_dict([opt.state_dict() for opt in self.opts]))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Raises:
@@ -643,6 +635,18 @@ class OptimizerList(Optimizer):
     def __repr__(self) -> str:
         lines = [f"opts[{i}]: " + repr(opt).replace("\n", "\n  ") for i, opt in enumerate(self.opts)]
         return f"{type(self).__name__} (\n  " + "\n  ".join(lines) + "\n)"
+
+
+def joined_state_dict(saved: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Optimizers' state dicts in one, with parameters numbered through."""
+    made: dict[str, Any] = {"state": {}, "param_groups": []}
+    first = 0
+    for one in saved:
+        made["state"] |= {first + index: kept for index, kept in one["state"].items()}
+        groups = one["param_groups"]
+        made["param_groups"] += [group | {"params": [first + i for i in group["params"]]} for group in groups]
+        first += len(_params(groups))
+    return made
 
 
 def resolve_pullback(pullback: str | Sequence[str], depth: int) -> tuple[str, ...]:

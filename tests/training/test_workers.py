@@ -219,7 +219,7 @@ def test_batches_hold_as_much_of_each_worker(samples, batch, workers, skew):
         def __len__(self):
             return samples
 
-    made = WorkersBatches(Numbers(), batch, torch.Generator().manual_seed(0), lambda x: x, workers, parts)
+    made = WorkersBatches(Numbers(), batch, torch.Generator().manual_seed(0), workers, parts)
     chunks, _ = made.rest()
     assert [len(chunk) for chunk in chunks] == [made.size(i) for i in range(len(made))]
     assert all(len(chunk) % workers == 0 and len(chunk) for chunk in chunks)

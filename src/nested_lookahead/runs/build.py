@@ -103,17 +103,12 @@ def _apart(config: Config, model: Any, data: Dataset, hardware: Hardware, proces
             raise UserError(f"workers.skew={wanted.skew}: dataset={config.dataset.name} has no classes; use null")
         parts = apart.skewed_parts(data.train.labels, workers.count, wanted.skew, seed_of(config.seed, "skew"))
     order = torch.Generator().manual_seed(seed_of(config.seed, "order"))
-    plain = config.augment.name == "none"
-    share = workers.share if plain else _all
-    batches = apart.WorkersBatches(data.train, config.batch_size, order, share, workers.count, parts)
+    share = [workers.share] if config.augment.name == "none" else []  # as in `build`
+    batches = apart.WorkersBatches(data.train, config.batch_size, order, workers.count, parts, *share)
     if not len(batches):
         raise UserError(f"workers.count={wanted.count}: {len(data.train)} samples are too few for so many")
     augment_seed = seed_of(config.seed, "augment")
     return apart.WorkersTrainer(replicas, optimizer, data, batches, _recipe(config), hardware, augment_seed, workers)
-
-
-def _all(samples: Any) -> Any:
-    return samples
 
 
 def _hardware(config: Config, processes: Processes) -> Hardware:

@@ -208,14 +208,23 @@ class Trainer:
         batch_size = self.batches.size(self.step % len(self.batches))
         if self.hardware.compile and not self._in_graphs:  # else it would import the compiler, for seconds
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        images = self._augment(images, self.augment_generator)
-        if len(labels) == batch_size:  # a whole batch, augmented as if one process were to train on it
-            images, labels = self.processes.share(images), self.processes.share(labels)
-        inputs = self.data.normalize(images, self.hardware.channels_last)
+        inputs, labels = self._prepared(images, labels)
         loss = self._loss_of(self._wrapped, inputs, labels)
         if self.processes.count > 1:
             loss = loss * self.processes.weight(batch_size)
         return loss
+
+    def _prepared(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What this process trains on, as a model takes it."""
+        images = self._augment(images, self.augment_generator)
+        if len(labels) == self.batches.size(self.step % len(self.batches)):
+            # A whole batch, augmented as if one process were to train on it.
+            images, labels = self._share(images), self._share(labels)
+        return self.data.normalize(images, self.hardware.channels_last), labels
+
+    def _share(self, samples: Tensor) -> Tensor:
+        """This process's part of a batch."""
+        return self.processes.share(samples)
 
     def _loss_of(self, model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         with self.hardware.autocast():

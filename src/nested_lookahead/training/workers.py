@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from nested_lookahead.communicate import Group
 from nested_lookahead.errors import UserError
-from nested_lookahead.optim import Mean, MultilayerLookahead
+from nested_lookahead.optim import Mean, MultilayerLookahead, joined_state_dict
 from nested_lookahead.tasks.data import Samples
 from nested_lookahead.training.batches import Batches
 from nested_lookahead.training.hardware import Hardware
@@ -114,9 +114,9 @@ class WorkersBatches(Batches):
         split: Samples,
         batch_size: int,
         generator: torch.Generator,
-        part: Callable[[Tensor], Tensor],
         workers: int,
         parts: Sequence[Tensor] | None = None,
+        part: Callable[[Tensor], Tensor] = lambda indices: indices,
     ) -> None:
         super().__init__(split, batch_size, generator, part)
         self.workers, self.parts = workers, parts
@@ -183,12 +183,15 @@ class WorkersTrainer(Trainer):
         self.replicas, self.workers = replicas, workers
         super().__init__(replicas[0], optimizer, data, batches, recipe, hardware, augment_seed, workers.processes)
         self._forwards = [self._wrapped, *(hardware.compiled(replica)[0] for replica in replicas[1:])]
-        self._mean = workers._mean(workers.count)
+        self._mean = workers.means(1)[0]
         if workers.processes.count > 1:  # nothing is sent between the layers' syncs, to look for signals, either
             self.check_every = max(self.check_every, math.prod(layer.k for layer in optimizer.layers))
 
     def _parallel(self, model: nn.Module) -> nn.Module:
         return model
+
+    def _share(self, samples: Tensor) -> Tensor:
+        return self.workers.share(samples)
 
     def _can_be_graphs(self) -> bool:
         return False
@@ -200,10 +203,7 @@ class WorkersTrainer(Trainer):
         return loss
 
     def _compute_gradient(self, images: Tensor, labels: Tensor) -> Tensor:
-        images = self._augment(images, self.augment_generator)
-        if self.processes.count > 1 and len(labels) == self.batches.size(self.step % len(self.batches)):
-            images, labels = self.workers.share(images), self.workers.share(labels)
-        inputs = self.data.normalize(images, self.hardware.channels_last)
+        inputs, labels = self._prepared(images, labels)
         losses = [
             self._loss_of(self._forwards[i], own, wanted)
             for i, (own, wanted) in enumerate(zip(inputs.chunk(self.here), labels.chunk(self.here), strict=True))
@@ -279,7 +279,7 @@ class WorkersTrainer(Trainer):
         own = state_dict["workers"][self.workers.own]
         first = {
             "model": own[0]["model"],
-            "optimizer": _joined([one["optimizer"] for one in own]),
+            "optimizer": joined_state_dict([one["optimizer"] for one in own]),
             "scheduler": {  # which has lists of a value per param group
                 key: kept * self.here if isinstance(kept, list) else kept
                 for key, kept in state_dict["scheduler"].items()
@@ -304,7 +304,7 @@ def _tensors(model: nn.Module) -> list[Tensor]:
 
 
 def _divided(state: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """An optimizer's state dict in as many equal parts, each as if its parameters were all."""
+    """An optimizer's state dict in equal parts, each as if it were all: what `joined_state_dict` undoes."""
     each = len(state["param_groups"]) // count
     made = []
     for i in range(count):
@@ -314,17 +314,4 @@ def _divided(state: dict[str, Any], count: int) -> list[dict[str, Any]]:
         groups = [group | {"params": [new[number] for number in group["params"]]} for group in groups]
         kept = {new[number]: state["state"][number] for number in numbers if number in state["state"]}
         made.append({"state": kept, "param_groups": groups})
-    return made
-
-
-def _joined(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The inverse of `_divided`."""
-    made: dict[str, Any] = {"state": {}, "param_groups": []}
-    first = 0
-    for state in states:
-        count = sum(len(group["params"]) for group in state["param_groups"])
-        made["state"] |= {first + number: kept for number, kept in state["state"].items()}
-        groups = state["param_groups"]
-        made["param_groups"] += [group | {"params": [first + n for n in group["params"]]} for group in groups]
-        first += count
     return made
