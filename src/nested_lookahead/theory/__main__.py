@@ -53,10 +53,28 @@ def main() -> None:
             raise UserError(f"--horizons {steps}: must be >= 2")
     if options.coordinates < 1:
         raise UserError(f"--coordinates {options.coordinates}: must be >= 1")
+    began = time.perf_counter()
+    tables, figures = find(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for table in tables.values():
+        print(f"\n{table.text()}")
+    text = "\n\n".join(f"## {table.title}\n\n{table.markdown()}" for table in tables.values())
+    (options.out / "tables.md").write_text(f"{text}\n")
+    for name, figure in figures.items():
+        figure.savefig(options.out / f"{name}.png", dpi=200)
+        if options.docs:
+            (options.docs.parent / "figures").mkdir(exist_ok=True)
+            figure.savefig(options.docs.parent / "figures" / f"theory_{name}.png", dpi=120)
+    if options.docs:
+        renew(options.docs, {name: table.markdown() for name, table in tables.items()})
+    print(f"\ntables and figures in {options.out}, {time.perf_counter() - began:.0f} s")
+
+
+def find(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The tables and figures that were asked for, by name."""
     from nested_lookahead.theory import findings  # --help need not wait for scipy
     from nested_lookahead.theory.tuning import Problem, periods_of
 
-    began = time.perf_counter()
     problem = Problem.power_law(options.coordinates, options.power, options.noise_power, options.start_power)
     horizons = sorted(set(options.horizons))
     risks, chosen = findings.horizon_table(problem, horizons, watch)
@@ -77,21 +95,7 @@ def main() -> None:
     apart = findings.workers_risks(problem, middle, watch) if options.workers else {}
     if apart:
         tables["workers"] = findings.workers_table(apart, middle)
-    options.out.mkdir(parents=True, exist_ok=True)
-    for table in tables.values():
-        print(f"\n{table.text()}")
-    text = "\n\n".join(f"## {table.title}\n\n{table.markdown()}" for table in tables.values())
-    (options.out / "tables.md").write_text(f"{text}\n")
-    if not options.no_figures:
-        drawn = draw(problem, chosen, rivals, middle, apart)
-        for name, figure in drawn.items():
-            figure.savefig(options.out / f"{name}.png", dpi=200)
-            if options.docs:
-                (options.docs.parent / "figures").mkdir(exist_ok=True)
-                figure.savefig(options.docs.parent / "figures" / f"theory_{name}.png", dpi=120)
-    if options.docs:
-        renew(options.docs, {name: table.markdown() for name, table in tables.items()})
-    print(f"\ntables and figures in {options.out}, {time.perf_counter() - began:.0f} s")
+    return tables, {} if options.no_figures else draw(problem, chosen, rivals, middle, apart)
 
 
 def draw(
