@@ -27,10 +27,12 @@ INSTALLS = [line for line in COMMANDS if "pip install" in line]
 
 @pytest.fixture
 def project(tmp_path):
-    """The files a user has, with the pages' YAML examples written where they say."""
+    """The files a user has, with the pages' YAML examples written where they say; runs are shorter by default."""
     path = tmp_path / "project"
     path.mkdir()
     shutil.copytree(ROOT / "conf", path / "conf")
+    defaults = path / "conf/config.yaml"
+    defaults.write_text(re.sub(r"^epochs: \d+", "epochs: 4", defaults.read_text(), flags=re.MULTILINE))
     shutil.copytree(ROOT / "src", path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     for script in ("train.py", "analyze.py"):
         shutil.copy(ROOT / script, path)

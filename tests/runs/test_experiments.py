@@ -59,7 +59,6 @@ def test_all_presets_are_tried():
     [
         "fair",
         *(f"answer/{cell}" for cell in ("mnist1d_sgd_constant", "fashion_adamw_cosine", "language_adamw_cosine")),
-        "answer/published_rule",
         "workers/mnist1d_sgd",
     ],
 )

@@ -357,6 +357,7 @@ def test_mistakes_end_in_one_line_before_the_first_run(typed, said, made, fair_s
     assert made == []
 
 
+@pytest.mark.slow
 def test_a_value_on_the_command_line_is_the_same_for_all_arms(made, fair_sweep):
     assert fair_sweep("lr=0.3", "study=mine", trials=1, tuning_seeds="10", final_seeds="0")[0] == 0
     found = json.loads(Path("outputs/mine/comparison.json").read_text())
@@ -395,6 +396,7 @@ def test_where_there_is_nothing_to_choose_nothing_is_made_before_the_end(until, 
     assert made == []
 
 
+@pytest.mark.slow
 def test_an_arm_with_nothing_to_choose_is_not_tuned(made, fair_sweep):
     arms = {**FIXED["arms"], "nested": {"optimizer": "nested_lookahead", "optimizer.k": "int(interval(2, 9))"}}
     status, out, _ = fair_sweep(**FIXED | {"arms": arms})
@@ -406,6 +408,7 @@ def test_an_arm_with_nothing_to_choose_is_not_tuned(made, fair_sweep):
     assert "chosen         sgd" not in out
 
 
+@pytest.mark.slow
 def test_one_setting_is_tried_where_weights_are_chosen_among(made, fair_sweep):
     arms = {**FIXED["arms"], "averaged": {"runs_of": "sgd", "weights": ["ema", "fast"]}}
     assert fair_sweep(**FIXED | {"arms": arms})[0] == 0

@@ -218,6 +218,7 @@ def test_a_mistake_has_a_line(typed):
     assert "must be one of tensorboard, wandb, mlflow" in said(typed)
 
 
+@pytest.mark.slow
 def test_without_one_none_is_imported(tmp_path):
     script = f"import sys; sys.argv=['train.py', *{SMALL!r}]; sys.path.insert(0, {str(ROOT)!r})\nimport train\n"
     script += f"train.main()\nassert not {{*{list(loggers.LOGGERS)!r}}} & {{*sys.modules}}"

@@ -108,6 +108,7 @@ def interrupt_at(monkeypatch, step, of):
     monkeypatch.setattr(of, "train_step", train_step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 5, 7])
 def test_all_runs_of_an_interrupted_stack_go_on_as_one_or_by_themselves(command, plain, monkeypatch, step):
     for place, again in (("one", STACKED), ("alone", ("-m",))):
@@ -127,6 +128,7 @@ def test_all_runs_of_an_interrupted_stack_go_on_as_one_or_by_themselves(command,
         assert_same_runs(place, plain, resumed=True)
 
 
+@pytest.mark.slow
 def test_runs_that_were_begun_by_themselves_go_on_in_a_stack_of_their_own(command, plain, monkeypatch):
     for number in (0, 1):
         interrupt_at(monkeypatch, 4, Trainer)
@@ -187,6 +189,7 @@ def test_an_evaluation_that_is_not_finite_ends_its_run(command, monkeypatch):
     assert {row["epoch"] for row in metrics_less_seconds(run)} == {"2"}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_stacked_is_made_one_by_one_and_each_reason_said_once(command):
     grids = "[{optimizer:nested_lookahead,optimizer/inner:'sgd,rmsprop'},{optimizer:muon},{optimizer:rmsprop}]"
     status, out, _ = command("train.py", *STACKED, *TINY, "seed=0,1", f"hydra.sweeper.grids={grids}")
@@ -223,6 +226,7 @@ def test_stacks_are_no_larger_than_asked_for(command):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_stack_that_breaks_leaves_its_runs_to_be_made_one_by_one(command, plain, monkeypatch):
     usual = Stack.train_step
 
@@ -242,6 +246,7 @@ def test_a_stack_that_breaks_leaves_its_runs_to_be_made_one_by_one(command, plai
     assert "Traceback" not in out
 
 
+@pytest.mark.slow
 def test_runs_that_were_trained_to_the_end_and_lack_a_summary_get_one(command, plain, monkeypatch):
     assert command("train.py", *STACKED, *SWEEP)[0] == 0
     for run in runs_below("outputs"):
@@ -269,6 +274,7 @@ def test_the_locks_of_a_stack_are_watched_at_the_same_time(command, monkeypatch)
     assert "3 runs as one" in out
 
 
+@pytest.mark.slow
 def test_a_run_whose_files_fail_leaves_its_stack_and_is_tried_by_itself(command, plain, monkeypatch):
     usual, failed = Run.save_checkpoint, []
 

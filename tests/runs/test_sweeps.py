@@ -30,6 +30,7 @@ from nested_lookahead.training.fit import COLUMNS
 
 CONFIG = {"optimizer": {"name": "sgd"}, "seed": 0}
 SHORT = ("model=cnn", "model.width=4", "epochs=4", "dataset.split.train_size=200", "pullback=pullback", "threads=1")
+MIDDLE = (*SHORT[:2], "epochs=16", *SHORT[4:])  # to be disturbed early
 LONG = ("model=cnn", "model.width=4", "epochs=40", "pullback=pullback", "threads=1")
 
 
@@ -144,12 +145,12 @@ def test_a_second_process_leaves_a_run_alone_and_says_which(tmp_path, command):
 @pytest.mark.slow
 def test_two_launches_of_a_sweep_share_the_work(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    sweep = ("-m", *LONG[:2], "epochs=8", "threads=1", "seed=range(6)")
+    sweep = ("-m", *LONG[:2], "epochs=8", "threads=1", "seed=range(4)")
     both = [start(tmp_path, *sweep) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     runs = runs_below("outputs")
-    assert len(runs) == 6
-    assert [times_begun(run) for run in runs] == [1] * 6
+    assert len(runs) == 4
+    assert [times_begun(run) for run in runs] == [1] * 4
     makers = {files.read_status(run)["pid"] for run in runs}
     assert makers == {process.pid for process in both}
     assert command("train.py", *sweep, "output_dir=undisturbed")[0] == 0
@@ -223,12 +224,9 @@ def test_a_sweep_over_nothing_is_one_line(command, sweep):
     assert command("train.py", "-m", sweep) == (1, "", f"error: {sweep}: sweeps over nothing\n")
 
 
-@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
-def test_a_value_that_cannot_be_fails_its_own_run_alone(command, launcher):
+def test_a_value_that_cannot_be_fails_its_own_run_alone(command):
     """Also where the name of its directory is what fails."""
-    if launcher == "joblib":
-        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    status, out, err = command("train.py", *SHORT, "seed=-1,0,1", f"hydra/launcher={launcher}", "-m")
+    status, out, err = command("train.py", *SHORT, "seed=-1,0,1", "-m")
     assert (status, err) == (1, "error: 1 of 3 runs failed; the others are recorded, and the same command goes on\n")
     assert "3 runs: 2 completed, 1 failed\nfailed: seed=-1: must be an integer >= 0\n" in out
     assert [run.name for run in runs_below("outputs")] == ["seed=0", "seed=1"]
@@ -275,6 +273,7 @@ def test_flags_may_stand_anywhere():
     assert hydra_arguments(["train.py", "a=1"]) == ["train.py", "a=1"]
 
 
+@pytest.mark.slow
 def test_overwriting_trains_every_run_once_more(command):
     sweep = ("-m", *SHORT, "seed=0,1")
     assert command("train.py", *sweep)[0] == 0
@@ -418,15 +417,16 @@ JOBLIB = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 def test_runs_side_by_side_are_those_of_the_plain_launcher(tmp_path, command):
     # Of the default number of threads, which side by side is the cores' share.
     plain = [argument for argument in SHORT if argument != "threads=1"]
-    status, out, err = command("train.py", *JOBLIB, *plain, "seed=range(4)", "lr=0.1,-1")
+    status, out, err = command("train.py", *JOBLIB, *plain, "seed=0,1,-1", "lr=0.1,-1")
     assert status == 1
-    assert "8 runs: 4 completed, 4 failed" in out
-    assert err == "error: 4 of 8 runs failed; the others are recorded, and the same command goes on\n"
+    assert "6 runs: 2 completed, 4 failed" in out
+    assert "\nfailed: seed=-1: must be an integer >= 0\n" in out
+    assert err == "error: 4 of 6 runs failed; the others are recorded, and the same command goes on\n"
     assert "epoch 1/4" not in out  # several at once would be a jumble
     assert "epoch 1/4" in (runs_below("outputs")[0] / "train.log").read_text()
     threads = {files.read_summary(run)["hardware"]["threads"] for run in runs_below("outputs")}
     assert threads == {max(1, workers.jobs_at_once("cpu") // 2)}
-    assert command("train.py", "-m", *SHORT, "seed=range(4)", "output_dir=plain")[0] == 0
+    assert command("train.py", "-m", *SHORT, "seed=0,1", "output_dir=plain")[0] == 0
     assert metrics_below("outputs") == metrics_below("plain")
 
 
@@ -438,14 +438,14 @@ def worker_of(run):
 @pytest.mark.slow
 def test_a_killed_worker_does_not_lose_the_sweep(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    process = start(tmp_path, *JOBLIB, *LONG, "seed=range(3)")
+    process = start(tmp_path, *JOBLIB, *MIDDLE, "seed=range(3)")
     wait_for(lambda: len(runs_below("outputs")) == 2 and rows_below("outputs") > 20)
     os.kill(worker_of(runs_below("outputs")[0]), signal.SIGKILL)
     assert process.wait() == 0
     text = printed(tmp_path)
     assert "a worker process died; its runs go on from their last checkpoints" in text
     assert re.search(r"3 runs: .*resumed", text)
-    assert command("train.py", "-m", *LONG, "seed=range(3)", "output_dir=plain")[0] == 0
+    assert command("train.py", "-m", *MIDDLE, "seed=range(3)", "output_dir=plain")[0] == 0
     assert metrics_below("outputs") == metrics_below("plain")
 
 
@@ -645,14 +645,14 @@ def test_slurm_is_set_up_to_queue_again(command):
 def test_submitit_queues_a_run_again_that_has_reached_its_time_out(tmp_path, monkeypatch, command):
     """The signal that a cluster sends before it, to the process that trains."""
     monkeypatch.chdir(tmp_path)
-    process = start(tmp_path, "-m", "hydra/launcher=submitit_local", *LONG)
+    process = start(tmp_path, "-m", "hydra/launcher=submitit_local", *MIDDLE)
     wait_for(lambda: runs_below("outputs") and rows_below("outputs") > 20)
     (run,) = runs_below("outputs")
     os.kill(worker_of(run), signal.SIGUSR2)
     assert process.wait() == 0
     assert "1 runs: 1 resumed" in printed(tmp_path)
     assert "interrupted at step" in (run / "train.log").read_text()
-    assert command("train.py", *LONG, "output_dir=plain")[0] == 0
+    assert command("train.py", *MIDDLE, "output_dir=plain")[0] == 0
     assert metrics_below("outputs") == metrics_below("plain")
 
 
@@ -711,8 +711,8 @@ def test_two_processes_resume_where_they_were_stopped(tmp_path, command):
     step = torch.load(run / "checkpoint.pt", weights_only=True)["progress"]["step"]
     assert torchrun(tmp_path, *longer).wait() == 0
     assert f"resumed after step {step}" in printed(tmp_path)
-    assert torchrun(tmp_path, *longer, "output_dir=undisturbed").wait() == 0
-    assert metrics_below("outputs") == metrics_below("undisturbed")
+    assert command("train.py", *longer, "output_dir=one")[0] == 0
+    assert_close("outputs", "one")
 
 
 @pytest.mark.slow
@@ -758,12 +758,11 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [16, 600])
-def test_a_full_disk_ends_in_one_line_and_a_run_that_goes_on(tmp_path, command, small_disk, size):
-    """Where it is full at the first metrics, or at a later checkpoint; `test_faults` has all places."""
+def test_a_full_disk_ends_in_one_line_and_a_run_that_goes_on(tmp_path, command, small_disk):
+    """A real one, full at a later checkpoint; `test_faults` has all places."""
     train = f"{sys.executable} {ROOT / 'train.py'} -m model=cnn epochs=4 threads=1 output_dir=small"
     steps = [
-        small_disk % size,
+        small_disk % 600,
         f"({train}; echo status $?) > first 2> first.err",
         "mount -o remount,size=20m small",
         f"({train}; echo status $?) > second 2> second.err",
@@ -777,7 +776,7 @@ def test_a_full_disk_ends_in_one_line_and_a_run_that_goes_on(tmp_path, command, 
     assert "Traceback" not in read["first"]
     assert read["second"].endswith("status 0\n")
     assert read["second.err"] == ""
-    assert ("1 resumed" in read["second"]) == (size == 600)
+    assert "1 resumed" in read["second"]
     plain = ("model=cnn", "epochs=4", "threads=1")
     assert command("train.py", *plain, "output_dir=plain")[0] == 0
     assert metrics_below(tmp_path / "kept") == metrics_below(Path("plain").absolute())
