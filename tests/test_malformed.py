@@ -43,6 +43,7 @@ def test_nonsense_ends_in_one_line(tmp_path, template, family):
     assert set(seen) == {"success", "clear"} or family in ("configured", "typed")
 
 
+@pytest.mark.slow
 def test_a_case_that_should_fail_does(tmp_path, template, monkeypatch):
     """A test of the test: a traceback, a hang and a loss are noticed."""
     case = malformed.Case("run directory", ("again", "finished"))

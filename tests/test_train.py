@@ -87,6 +87,7 @@ def test_only_where_something_may_set_the_mode_hydra_need_be_asked(arguments, mo
     assert may_set_the_mode(arguments) == (mode is not None)
 
 
+@pytest.mark.slow
 def test_the_same_command_twice_gives_the_same_metrics(command):
     for folder in ("first", "second"):
         assert command("train.py", "epochs=4", f"output_dir={folder}")[0] == 0
@@ -824,6 +825,7 @@ def test_a_signal_saves_at_the_end_of_the_step(command, monkeypatch, undisturbed
     assert metrics_less_seconds(run) == metrics_less_seconds(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_with_what_became_of_its_runs(command, monkeypatch):
     sweep = ("-m", *QUICK, "optimizer=sgd", "optimizer.lr=0.1,1e30,-1,0.2", "scheduler=constant")
     status, out, err = command("train.py", *sweep)

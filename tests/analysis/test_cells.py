@@ -45,6 +45,7 @@ def by_hand(task, arm, other):
     return (values[arm] - values[other]).to_numpy() / task.delta
 
 
+@pytest.mark.slow
 def test_primary_comparisons_of_all_studies_are_one_family(several):
     every = found(several)
     first, *others = cells.questions(every)
@@ -97,6 +98,7 @@ def test_a_single_study_has_no_question_in_common(several):
     assert cells.questions(found(several / "one")) == []
 
 
+@pytest.mark.slow
 def test_the_report_of_several_studies(several, tmp_path):
     said = write(gathered([several]), tmp_path, Request(pictures=("cells", "tuning", "pooled")))
     assert "the lead of" not in said, "their baselines are tuned"
@@ -112,6 +114,7 @@ def test_the_report_of_several_studies(several, tmp_path):
     assert len(lines) == 6
 
 
+@pytest.mark.slow
 def test_a_page_s_tables_and_figures_are_renewed(several, tmp_path):
     page = tmp_path / "page.md"
     text = "Before.\n<!-- table: {} -->\nold\n<!-- end -->\nAfter.\n"

@@ -145,6 +145,7 @@ def test_the_difference_that_matters_is_the_metrics_own(tmp_path):
     assert next(tasks(study, "fast", "test", 0.3)).delta == 0.3
 
 
+@pytest.mark.slow
 def test_a_report_on_bits_reads_as_one(command):
     arguments = ["dataset=markov", "model=gpt", "model.layers=1", "model.width=8", "dataset.length=2000", "epochs=1"]
     arguments += ["dataset.samples=16", "batch_size=8", "optimizer=sgd,lookahead", "seed=0,1,2", "threads=1"]

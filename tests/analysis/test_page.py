@@ -476,6 +476,7 @@ def test_text_stands_out_from_its_ground(text, tmp_path, dark):
     assert found["card"] == "rgb(255, 255, 255)"
 
 
+@pytest.mark.slow
 @browser
 def test_the_page_asks_for_nothing_and_its_own_policy_lets_its_script_run(text, tmp_path):
     assert ask(text, tmp_path, "return performance.getEntriesByType('resource').map(e => e.name)") == []

@@ -46,6 +46,7 @@ def test_without_noise_to_average_away_tuning_returns_sgd(steps):
     assert findings.best(problem, steps, 1).risk == pytest.approx(tune(problem, steps).risk, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_two_time_scales():
     table = {row[0]: float(row[2]) for row in findings.two_time_scales().rows}
     assert table["SGD"] == pytest.approx(0.0526315789, abs=1e-10)

@@ -537,6 +537,7 @@ def test_precision_auto(monkeypatch, device, native, compile, expected):
     assert Hardware.choose("auto", "fp16", False, None).precision == "fp16"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")
 def test_freed_memory_is_kept_for_the_next_tensor():
     # In a process of its own: what is set there stays set.
