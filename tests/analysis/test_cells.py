@@ -15,6 +15,8 @@ from nested_lookahead.analysis import cells, pooled, tails, targets
 from nested_lookahead.analysis.arms import choices
 from nested_lookahead.analysis.asked import gathered
 from nested_lookahead.analysis.choices import bought, chosen
+from nested_lookahead.analysis.figures import cells as figure_of_cells
+from nested_lookahead.analysis.figures import draw_together
 from nested_lookahead.analysis.labels import settings
 from nested_lookahead.analysis.pooled import Stratum
 from nested_lookahead.analysis.primary import primary
@@ -60,6 +62,18 @@ def test_primary_comparisons_of_all_studies_are_one_family(several):
     assert set(others[0].table["family_size"]) == {1}, "secondary ones are a family in each study"
 
 
+def test_questions_that_find_no_room_are_in_a_figure_of_their_own(several, monkeypatch):
+    monkeypatch.setattr(figure_of_cells, "COLUMNS", 2)
+    first, more = (draw_together(name, found(several)) for name in ("cells", "cells_more"))
+    shown = [[ax.get_title(loc="left").replace("\n", " ") for ax in made.figure.axes] for made in (first, more)]
+    assert shown[0] + shown[1] == [question.name for question in cells.questions(found(several))]
+    assert [len(names) for names in shown] == [2, 1]
+    assert "2 of 3 questions" in first.caption
+    monkeypatch.undo()
+    assert "of 3 questions" not in draw_together("cells", found(several)).caption
+    assert draw_together("cells_more", found(several)) is None
+
+
 def test_each_study_counts_in_units_of_its_own_delta(several):
     one, other = (cells.questions(found(several, delta=delta))[0] for delta in (0.5, 0.25))
     assert other.table["difference"].to_numpy() == pytest.approx(2 * one.table["difference"].to_numpy())
@@ -100,7 +114,7 @@ def test_a_single_study_has_no_question_in_common(several):
 
 @pytest.mark.slow
 def test_the_report_of_several_studies(several, tmp_path):
-    said = write(gathered([several]), tmp_path, Request(pictures=("cells", "tuning", "pooled")))
+    said = write(gathered([several]), tmp_path, Request(pictures=("cells", "cells_more", "tuning", "pooled")))
     assert "the lead of" not in said, "their baselines are tuned"
     assert "nested − lookahead (primary) in 4 studies" in said
     assert "pooled over" not in said.partition("all tasks together")[2], "arms have questions of their own"
@@ -109,6 +123,7 @@ def test_the_report_of_several_studies(several, tmp_path):
     assert len(pd.read_csv(tmp_path / "tails-one.csv")) == 3
     assert (tmp_path / "caught_up-one.md").read_text().startswith("| arm | other |")
     assert (tmp_path / "cells-together.svg").exists()
+    assert not (tmp_path / "cells_more-together.svg").exists()  # there are no more than four questions
     lines = (tmp_path / "cells.md").read_text().splitlines()
     assert lines[0].startswith("| study | nested − lookahead |")
     assert len(lines) == 6

@@ -16,7 +16,7 @@ NUMBER = re.compile(r"(?<![\w.])[+−-]?\d+(?:\.\d+)?")
 OF_DIFFERENCES = {"forest", "tuned", "pooled"}
 WITHOUT_VALUES = {"anova", "divergences", "speed"}
 """Figures of shares, counts and ratios, in which the metric's values are in titles alone, if at all."""
-OF_ONE_STUDY = [name for name in figures.FIGURES if name not in ("tuning", "cells")]
+OF_ONE_STUDY = [name for name in figures.FIGURES if name not in ("tuning", "cells", "cells_more")]
 """All but those of fair studies: tests/analysis/test_cells.py."""
 
 

@@ -55,12 +55,14 @@ FIGURES: dict[str, Callable[[Task, Options], Drawn | None]] = {
     "speed": speed.speed,
     "tuning": choices.tuning,
     "cells": cells.cells,
+    "cells_more": cells.cells,
 }
 
 TOGETHER: dict[str, Callable[[Sequence[Task], Options], Drawn | None]] = {
     "pooled": pooled.pooled_over,
     "speed": speed.profile,
     "cells": cells.cells_over,
+    "cells_more": cells.more_over,
 }
 """Of several tasks at once, by the name of the figure that shows the same of one."""
 

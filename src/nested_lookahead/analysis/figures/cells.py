@@ -33,9 +33,18 @@ def cells(task: Task, options: Options) -> Drawn | None:
 
 
 def cells_over(tasks: Sequence[Task], options: Options) -> Drawn | None:
-    """The first questions that several fair studies ask, the primary ones first."""
+    """A row of the first questions that several fair studies ask, the primary ones first."""
+    return _panels(tasks, slice(COLUMNS))
+
+
+def more_over(tasks: Sequence[Task], options: Options) -> Drawn | None:
+    """Their further questions."""
+    return _panels(tasks, slice(COLUMNS, MAX_QUESTIONS))
+
+
+def _panels(tasks: Sequence[Task], part: slice) -> Drawn | None:
     asked = questions(tasks)
-    shown = asked[:MAX_QUESTIONS]
+    shown = asked[part]
     if not shown:
         return None
     studies = list(dict.fromkeys(study for question in asked for study in question.table["study"]))
@@ -49,7 +58,7 @@ def cells_over(tasks: Sequence[Task], options: Options) -> Drawn | None:
     for number, (ax, question) in enumerate(zip(axes, shown, strict=False)):
         plot_question(ax, question, studies, _color(tasks, question.arm), further)
         name = f"{question.arm}\n− {question.other}"  # long names of neighbours would meet in one line
-        ax.set_title(name, loc="left", fontsize=SMALL, fontweight="bold" if not number else "normal")
+        ax.set_title(name, loc="left", fontsize=SMALL, fontweight="normal" if number or part.start else "bold")
     for ax in axes[max(0, len(shown) - columns) : len(shown)]:
         ax.set_xlabel("difference / δ", fontsize=SMALL)
         ax.tick_params(labelbottom=True, labelsize=SMALL)
@@ -64,10 +73,10 @@ def cells_over(tasks: Sequence[Task], options: Options) -> Drawn | None:
         f"that do not matter. The axis is logarithmic beyond ±{LINEAR:g}."
     )
     if len(asked) > len(shown):
-        caption += f" The first {len(shown)} of {len(asked)} questions; the table has all."
-    table = pd.concat([question.table for question in asked], ignore_index=True)
-    title = f"the same questions in {len(cell)} fair studies"
-    return finish(figure, together(cell), title, caption, [question.sentence for question in asked], table)
+        caption += f" {len(shown)} of {len(asked)} questions; cells.csv has all."
+    table = pd.concat([question.table for question in shown], ignore_index=True)
+    title = f"{'further' if part.start else 'the same'} questions in {len(cell)} fair studies"
+    return finish(figure, together(cell), title, caption, [question.sentence for question in shown], table)
 
 
 def _color(tasks: Sequence[Task], arm: str) -> Color | str:
