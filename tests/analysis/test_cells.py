@@ -123,6 +123,7 @@ def test_the_report_of_several_studies(several, tmp_path):
     assert len(pd.read_csv(tmp_path / "tails-one.csv")) == 3
     assert (tmp_path / "caught_up-one.md").read_text().startswith("| arm | other |")
     assert (tmp_path / "cells-together.svg").exists()
+    assert (tmp_path / "tuning-together.svg").exists()
     assert not (tmp_path / "cells_more-together.svg").exists()  # there are no more than four questions
     lines = (tmp_path / "cells.md").read_text().splitlines()
     assert lines[0].startswith("| study | nested − lookahead |")
@@ -248,3 +249,16 @@ def test_what_was_chosen_and_what_trials_buy(tmp_path):
     # The best of two of {50, 70, 80}: 80 in two of three draws, else 70; the diverged trial is as bad as the worst.
     assert curve[curve["arm"] == "base"]["value"].to_numpy() == pytest.approx([200 / 3, 230 / 3, 80])
     assert curve[curve["arm"] == "nested"]["value"].to_numpy() == pytest.approx([220 / 3, 230 / 3, 80])
+
+
+def test_what_trials_buy_in_several_studies_has_a_panel_each(several):
+    every = found(several)
+    made = draw_together("tuning", every)
+    assert [ax.get_title(loc="left") for ax in made.figure.axes] == [cells.study_name(task) for task in every]
+    for task, ax in zip(every, made.figure.axes, strict=True):
+        own = bought(task)
+        for line, (_, rows) in zip(ax.get_lines(), own.groupby("arm", sort=False), strict=True):
+            assert line.get_ydata() == pytest.approx(rows["value"].to_numpy())
+    colors = [[line.get_color() for line in ax.get_lines()] for ax in made.figure.axes]
+    assert all(own == colors[0] for own in colors)
+    assert draw_together("tuning", every[:1]) is None

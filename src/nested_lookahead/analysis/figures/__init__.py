@@ -61,6 +61,7 @@ FIGURES: dict[str, Callable[[Task, Options], Drawn | None]] = {
 TOGETHER: dict[str, Callable[[Sequence[Task], Options], Drawn | None]] = {
     "pooled": pooled.pooled_over,
     "speed": speed.profile,
+    "tuning": choices.tuning_over,
     "cells": cells.cells_over,
     "cells_more": cells.more_over,
 }
