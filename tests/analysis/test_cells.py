@@ -22,7 +22,7 @@ from nested_lookahead.analysis.pooled import Stratum
 from nested_lookahead.analysis.primary import primary
 from nested_lookahead.analysis.report import Request, write
 from nested_lookahead.analysis.sentences import times
-from nested_lookahead.analysis.statistics import holm
+from nested_lookahead.analysis.statistics import holm, paired
 from nested_lookahead.analysis.task import tasks
 from nested_lookahead.errors import UserError
 from nested_lookahead.runs import fair
@@ -92,7 +92,32 @@ def test_what_to_expect_of_further_studies_is_the_random_effects_mean(several):
         stats.f_oneway(*[stratum.samples[0] for stratum in strata], equal_var=False).pvalue
     )
     assert "2 better, 1 worse, 1 equivalent" in question.sentence
+    assert question.opposed
     assert question.word == "unresolved", "the studies point both ways"
+    half = stats.t.ppf(0.975, len(strata) - 2) * math.sqrt(tau**2 + mean.error**2)
+    assert question.single == pytest.approx((mean.mean - half, mean.mean + half))
+    (row,) = primary(every, [question])[lambda table: table["study"] == "further such studies"].itertuples()
+    assert f"a single one [{question.single[0]:+.2f}, {question.single[1]:+.2f}] δ" in row.difference
+
+
+def test_a_study_s_primary_verdict_is_the_same_alone_in_the_report_as_in_the_table_of_all(several):
+    every = found(several, delta=0.3)
+    table = cells.questions(every)[0].table.set_index("study")
+    for task in every:
+        (row,) = task.comparisons.query("group == 'nested' and baseline == 'lookahead'").itertuples()
+        assert (row.verdict, row.family) == (table.loc[cells.study_name(task), "verdict"], 4)
+        assert row.p_holm == table.loc[cells.study_name(task), "p_holm"]
+    (alone,) = found(several / "one", delta=0.3)
+    (row,) = alone.comparisons.query("group == 'nested' and baseline == 'lookahead'").itertuples()
+    assert (row.family, row.p_holm) == (1, row.p)
+
+
+def test_another_unit_changes_what_has_a_unit_and_nothing_else():
+    one = paired([1.0, 2.5, 2.0, -0.5])
+    assert one.times(3.0).interval() == pytest.approx([3 * end for end in one.interval()])
+    assert one.times(-1).interval() == pytest.approx([-one.high, -one.low])
+    assert one.times(3.0).p_within(6.0) == pytest.approx(one.p_within(2.0))
+    assert (one.times(3.0).p, one.times(3.0).d, one.times(-3.0).g) == (one.p, one.d, -one.g)
 
 
 def test_strata_of_ten_pairs_have_spreads_of_their_own():

@@ -21,6 +21,8 @@ PAIRS = "contrasts"
 """Column of a table of runs: the pairs of arms to compare, by family, as JSON."""
 TRIED = "tried"
 """Column of a table of runs: the number of settings that the arm chose from."""
+PRIMARY = "primary"
+"""The family of what a fair study asks first; those of several studies that are read together are one."""
 CHOICE = "choice"
 """Column of a table of runs: what was chosen, and from what, as JSON; see `choices`."""
 

@@ -10,31 +10,29 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from nested_lookahead.analysis import arms, pooled
-from nested_lookahead.analysis.differences import seed_by_seed
 from nested_lookahead.analysis.pooled import Heterogeneity, Stratum
 from nested_lookahead.analysis.sentences import bound, p_value, signed
-from nested_lookahead.analysis.statistics import Difference
+from nested_lookahead.analysis.statistics import Difference, t_quantile
 from nested_lookahead.analysis.task import Task
-from nested_lookahead.analysis.verdicts import Decision, Evidence, decide
+from nested_lookahead.analysis.verdicts import ALPHA, Evidence, decide
 
 WORDS = ("better", "worse", "equivalent", "unresolved")
 """Verdicts, in the order in which they are counted."""
 
 
 class Answer(NamedTuple):
-    """One study's. All of it is in units of δ, the difference that matters there; above 0 is to the good."""
+    """One study's."""
 
     task: Task
     family: str
-    arm: str
-    other: str
-    evidence: Evidence
+    row: Any
+    """Of its comparisons."""
     differences: Any
-    """By seed, of the pairs that finished."""
+    """By seed, of the pairs that finished, in units of δ, the difference that matters there; above 0 is to the good."""
 
     @property
-    def study(self) -> str:
-        return study_name(self.task)
+    def question(self) -> tuple[str, str, str]:
+        return self.family, str(self.row.group), str(self.row.baseline)
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,21 @@ class Question:
         return f"{self.arm} − {self.other}"
 
     @property
+    def single(self) -> tuple[float, float]:
+        """Where one further study's true difference lies: the 95% prediction interval, by t with two degrees of freedom
+        less than studies (Higgins, Thompson & Spiegelhalter 2009, equation 12)."""
+        half = t_quantile(0.975, self.others.n - 2) * math.hypot(self.tau, self.others.error)
+        return self.others.mean - half, self.others.mean + half
+
+    @property
+    def opposed(self) -> bool:
+        """Whether studies differ, and it is better in one and worse in another: a mean of both is neither."""
+        return self.spread.p < ALPHA and {"better", "worse"} <= {*self.table["verdict"]}
+
+    @property
     def word(self) -> str:
         """Of what to expect of further studies: a question of its own, not adjusted for the others."""
-        return decide([Evidence(self.others)], 1.0)[0].word
+        return "unresolved" if self.opposed else decide([Evidence(self.others)], 1.0)[0].word
 
     @property
     def sentence(self) -> str:
@@ -72,8 +82,11 @@ class Question:
             low, high = self.others.interval()
             text += (
                 f" Of such studies (random effects, τ = {self.tau:.2f}): {signed(self.others.mean)} δ, 95% CI "
-                f"[{bound(low)}, {bound(high)}], {p_value(self.others.p)}, {self.word}."
+                f"[{bound(low)}, {bound(high)}], {p_value(self.others.p)}, {self.word}; of a single one, 95% "
+                f"prediction interval [{', '.join(bound(end) for end in self.single)}]."
             )
+        if self.opposed:
+            text += " It is better in some and worse in others, and which it is in a further one is not known."
         if not math.isnan(self.spread.p):
             text += f" Studies differ with {p_value(self.spread.p)}, I² = {100 * self.spread.i2:.0f}%."
         return text
@@ -97,71 +110,56 @@ def questions(found: Sequence[Task]) -> list[Question]:
     ``level``), p_holm, verdict, decided_by, family_size, and ``own_difference``, ``own_low``, ``own_high`` in the
     metric's own ``unit`` and sign, shown with so many ``digits``; ``failed``, ``other_failed``: runs that diverged.
     """
-    cells = fair_tasks(found)
-    answers = [answer for task in cells for answer in _answers(task)]
-    rows = _decided(answers)
+    answers = [answer for task in fair_tasks(found) for answer in _answers(task)]
     made = []
-    for family, arm, other in sorted(dict.fromkeys(answer[1:4] for answer in answers), key=lambda key: key[0]):
-        own = [i for i, answer in enumerate(answers) if answer[1:4] == (family, arm, other)]
+    for family, arm, other in sorted(dict.fromkeys(answer.question for answer in answers), key=lambda key: key[0]):
+        own = [answer for answer in answers if answer.question == (family, arm, other)]
         if len(own) < 2:
             continue
-        strata = [Stratum([answers[i].differences], [1.0]) for i in own if len(answers[i].differences)]
+        strata = [Stratum([answer.differences], [1.0]) for answer in own if len(answer.differences)]
         others, tau = pooled.random_effects(strata)
-        table = pd.DataFrame([rows[i] for i in own])
+        table = pd.DataFrame([_row(answer) for answer in own])
         made.append(Question(family, arm, other, table, others, tau, pooled.heterogeneity(strata)))
     return made
 
 
 def _answers(task: Task) -> list[Answer]:
+    """Of what is compared of it."""
     scaled = task.final.assign(value=task.metric.sign * task.final["value"] / task.delta)
     values = {str(group): part.set_index("seed")["value"] for group, part in scaled.groupby("group")}
-    made = []
-    for family, arm, other in arms.pairs(task.groups):
-        evidence, _ = seed_by_seed(values[arm], values[other])
-        differences = (values[arm] - values[other]).dropna().to_numpy()
-        made.append(Answer(task, family, arm, other, evidence, differences))
-    return made
+    rows = {(row.group, row.baseline): row for row in task.comparisons.itertuples()}
+    return [
+        Answer(task, family, rows[arm, other], (values[arm] - values[other]).dropna().to_numpy())
+        for family, arm, other in arms.pairs(task.groups)
+        if (arm, other) in rows
+    ]
 
 
-def _decided(answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """A row of the table for each."""
-    families: dict[Any, list[int]] = {}
-    for i, answer in enumerate(answers):
-        families.setdefault("primary" if answer.family == "primary" else (answer.study, answer.family), []).append(i)
-    rows: dict[int, dict[str, Any]] = {}
-    for members in families.values():
-        decisions = decide([answers[i].evidence for i in members], 1.0)
-        size = sum(not math.isnan(decision.p) for decision in decisions)
-        rows |= {i: _row(answers[i], decision, size) for i, decision in zip(members, decisions, strict=True)}
-    return [rows[i] for i in range(len(answers))]
-
-
-def _row(answer: Answer, decision: Decision, size: int) -> dict[str, Any]:
-    task, unit = answer.task, answer.task.metric.sign * answer.task.delta
-    failed = task.final["value"].isna().groupby(task.final["group"]).sum()
-    ends = sorted((unit * decision.low, unit * decision.high)) if decision.low == decision.low else [math.nan] * 2
+def _row(answer: Answer) -> dict[str, Any]:
+    task, row, unit = answer.task, answer.row, answer.task.metric.sign * answer.task.delta
+    low, high = sorted((row.low / unit, row.high / unit)) if row.low == row.low else (math.nan, math.nan)
     return {
-        "study": answer.study,
+        "study": study_name(task),
         "task": task.name,
         "family": answer.family,
-        "arm": answer.arm,
-        "other": answer.other,
-        "n": len(answer.differences),
-        "difference": answer.evidence.difference.mean,
-        "low": decision.low,
-        "high": decision.high,
-        "level": decision.level,
-        "p_holm": decision.p,
-        "verdict": decision.word,
-        "decided_by": decision.by,
-        "family_size": size,
-        "own_difference": unit * answer.evidence.difference.mean,
-        "own_low": ends[0],
-        "own_high": ends[1],
+        "arm": row.group,
+        "other": row.baseline,
+        "n": row.n,
+        "difference": row.difference / unit,
+        "low": low,
+        "high": high,
+        "level": row.level,
+        "p_holm": row.p_holm,
+        "verdict": row.verdict,
+        "decided_by": row.decided_by,
+        "family_size": row.family,
+        "own_difference": row.difference,
+        "own_low": row.low,
+        "own_high": row.high,
         "unit": task.metric.difference,
         "digits": task.metric.digits,
-        "failed": int(failed[answer.arm]),
-        "other_failed": int(failed[answer.other]),
+        "failed": row.failed,
+        "other_failed": row.baseline_failed,
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nested_lookahead.analysis import power, statistics
+from nested_lookahead.analysis import arms, power, statistics
 from nested_lookahead.analysis.run_rows import REFERENCE
 from nested_lookahead.analysis.sentences import sentence
 from nested_lookahead.analysis.verdicts import ALPHA, Decision, Evidence, decide
@@ -26,13 +26,14 @@ def compare(
     against: Against,
     metric: Metric = ACCURACY,
     families: Sequence[str] | None = None,
+    beside: Sequence[Evidence] = (),
 ) -> pd.DataFrame:
     """A row for each group and its baseline.
 
     Paired by seed: the same seed gives every method the same initial weights, split and data order. Published runs
     have no seeds, and are compared by Welch's test. Holm's family are all rows of our own runs; published ones beside
     them are a family of their own, so that showing a reference changes no verdict. ``families`` says otherwise, by
-    pair.
+    pair; to the family "primary" belongs what is known ``beside``, of other studies, in units of this one's ``delta``.
 
     ``difference``, ``low`` and ``high`` (of ``level``, the interval that decided), ``low95`` and ``high95``, ``sd`` and
     ``detectable`` are in points, or in the metric itself and of its sign: of bits, below 0 is to the good. ``n``: pairs
@@ -52,7 +53,7 @@ def compare(
     if not rows:
         return pd.DataFrame()
     sources = families or [str(groups.loc[group, "source"]) for group, _ in pairs]
-    decisions, sizes = _by_family(sources, evidence, delta)
+    decisions, sizes = _by_family(sources, evidence, delta, [each.times(delta) for each in beside])
     table = pd.DataFrame(
         [
             row | _decided(decision.times(metric.sign)) | {"family": size} | _could_show(found, size, delta)
@@ -63,15 +64,26 @@ def compare(
     return table
 
 
-def _by_family(families: Sequence[str], evidence: list[Evidence], delta: float) -> tuple[list[Decision], list[int]]:
+def _by_family(
+    families: Sequence[str], evidence: list[Evidence], delta: float, beside: list[Evidence]
+) -> tuple[list[Decision], list[int]]:
     """Decisions, and the number of tests in each one's family."""
     decisions: dict[int, Decision] = {}
     sizes: dict[int, int] = {}
     for family in dict.fromkeys(families):
         members = [i for i, other in enumerate(families) if other == family]
-        decisions |= zip(members, decide([evidence[i] for i in members], delta), strict=True)
-        sizes |= dict.fromkeys(members, sum(not math.isnan(decisions[i].p) for i in members))
+        others = beside if family == arms.PRIMARY else []
+        made = decide([*(evidence[i] for i in members), *others], delta)
+        decisions |= zip(members, made[: len(members)], strict=True)
+        sizes |= dict.fromkeys(members, sum(not math.isnan(one.p) for one in made))
     return [decisions[i] for i in range(len(families))], [sizes[i] for i in range(len(families))]
+
+
+def asked_first(groups: pd.DataFrame, final: pd.DataFrame, delta: float, metric: Metric) -> list[Evidence]:
+    """What a fair study's runs say of its primary comparisons, in units of ``delta``."""
+    chosen = [(arm, other) for family, arm, other in arms.pairs(groups) if family == arms.PRIMARY]
+    values = {str(group): metric.sign * part.set_index("seed")["value"] for group, part in final.groupby("group")}
+    return [seed_by_seed(values[arm], values[other])[0].times(1 / delta) for arm, other in chosen]
 
 
 def seed_by_seed(ours: pd.Series[float], theirs: pd.Series[float]) -> tuple[Evidence, dict[str, Any]]:

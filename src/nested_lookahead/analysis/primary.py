@@ -55,11 +55,12 @@ def _row(question: Question, row: Any, failed: pd.DataFrame, caught_up: pd.DataF
 
 def _further(question: Question) -> dict[str, Any]:
     low, high = question.others.interval()
+    ends = ", ".join(bound(end) for end in question.single)
     return {
         "study": FURTHER,
         "comparison": question.name,
         "n": len(question.table),
-        "difference": f"{signed(question.others.mean)} [{bound(low)}, {bound(high)}] δ",
+        "difference": f"{signed(question.others.mean)} [{bound(low)}, {bound(high)}] δ; a single one [{ends}] δ",
         "p (Holm)": _bare(question.others.p),
         "verdict": question.word,
         "failed": "–",

@@ -77,9 +77,11 @@ class Difference:
     def high(self) -> float:
         return self.interval()[1]
 
-    def times(self, sign: int) -> Difference:
-        """Itself, or of the other less the one."""
-        return replace(self, mean=sign * self.mean, d=sign * self.d, g=sign * self.g)
+    def times(self, factor: float) -> Difference:
+        """In another unit; of a factor below 0, of the other less the one."""
+        size, sign = abs(factor), math.copysign(1.0, factor)
+        mean, sd, error = factor * self.mean, size * self.sd, size * self.error
+        return replace(self, mean=mean, sd=sd, error=error, d=sign * self.d, g=sign * self.g)
 
     def p_within(self, delta: float) -> float:
         """Of two one-sided t tests that the true difference lies within ±delta: the larger p (Schuirmann 1987).

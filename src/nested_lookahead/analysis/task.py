@@ -13,7 +13,7 @@ import pandas as pd
 from nested_lookahead.analysis.arms import SHIPPED
 from nested_lookahead.analysis.baselines import named
 from nested_lookahead.analysis.collect import Study
-from nested_lookahead.analysis.differences import compare
+from nested_lookahead.analysis.differences import asked_first, compare
 from nested_lookahead.analysis.labels import in_order, method_names, settings
 from nested_lookahead.analysis.opponents import families, pairs
 from nested_lookahead.analysis.run_rows import REFERENCE, metric_of
@@ -90,7 +90,8 @@ def tasks(
 
     Args:
         delta: the difference that matters; None: the metric's own.
-        family: which comparisons there are, see `opponents.pairs`.
+        family: which comparisons there are, see `opponents.pairs`. What several fair studies ask first is one family
+            of Holm's procedure, so that each one's verdict is the same alone and together.
 
     Raises:
         UserError: ``baseline`` names no group of any task, or no run was measured with such weights.
@@ -105,27 +106,43 @@ def tasks(
     parts += [other for other in theirs if not any(same_data(other, part) for part in ours)]
     if baseline is not None and not any(named(_groups(part), baseline).any() for part in parts):
         raise UserError(f"--baseline {baseline}: no such method or group among these runs")
-    for runs in parts:
-        metrics = study.metrics[study.metrics["path"].isin(runs["path"])]
-        kind = SHIPPED if (metrics["weights"] == SHIPPED).any() else weights
-        groups, final, metric = _groups(runs), final_values(runs, metrics, kind, split), metric_of(runs)
-        opposed = pairs(groups, baseline, family)
-        matters = metric.delta if delta is None else delta
-        metric = metric.telling(matters)
-        yield Task(
-            name=str(runs["task"].iloc[0]),
-            runs=runs,
-            metrics=metrics,
-            groups=groups,
-            final=final,
-            chosen_by=validated(runs, metrics, kind, final),
-            comparisons=compare(groups, final, matters, opposed, metric, families(groups, opposed)),
-            weights=kind,
-            split=split,
-            delta=matters,
-            tuning_seeds=tuning_seeds,
-            metric=metric,
-        )
+    made = [_task(study, runs, weights, split, delta, tuning_seeds) for runs in parts]
+    first = [asked_first(task.groups, task.final, task.delta, task.metric) for task in made]
+    for number, task in enumerate(made):
+        opposed = pairs(task.groups, baseline, family)
+        beside = [each for other, own in enumerate(first) if other != number for each in own]
+        told = (task.groups, task.final, task.delta, opposed, task.metric, families(task.groups, opposed), beside)
+        yield replace(task, comparisons=compare(*told))
+
+
+def _task(
+    study: Study,
+    runs: pd.DataFrame,
+    weights: str,
+    split: str,
+    delta: float | None,
+    tuning_seeds: tuple[int, ...] | None,
+) -> Task:
+    """Without comparisons."""
+    metrics = study.metrics[study.metrics["path"].isin(runs["path"])]
+    kind = SHIPPED if (metrics["weights"] == SHIPPED).any() else weights
+    metric = metric_of(runs)
+    matters = metric.delta if delta is None else delta
+    final = final_values(runs, metrics, kind, split)
+    return Task(
+        name=str(runs["task"].iloc[0]),
+        runs=runs,
+        metrics=metrics,
+        groups=_groups(runs),
+        final=final,
+        chosen_by=validated(runs, metrics, kind, final),
+        comparisons=pd.DataFrame(),
+        weights=kind,
+        split=split,
+        delta=matters,
+        tuning_seeds=tuning_seeds,
+        metric=metric.telling(matters),
+    )
 
 
 def same_data(published: pd.DataFrame, ours: pd.DataFrame) -> bool:

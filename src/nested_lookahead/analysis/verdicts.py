@@ -23,6 +23,10 @@ class Evidence:
     difference: Difference
     ranks: Ranks | None = None
 
+    def times(self, factor: float) -> Evidence:
+        """In another unit, for a factor above 0."""
+        return replace(self, difference=self.difference.times(factor))
+
 
 @dataclass(frozen=True)
 class Decision:
