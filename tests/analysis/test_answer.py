@@ -1,4 +1,4 @@
-"""docs/answer.md says what its archives hold."""
+"""docs/answer.md and docs/workers.md say what their archives hold."""
 
 import re
 
@@ -8,6 +8,7 @@ from conftest import ROOT
 from nested_lookahead.analysis import tables, tails
 from nested_lookahead.analysis.asked import gathered
 from nested_lookahead.analysis.cells import study_name
+from nested_lookahead.analysis.choices import chosen
 from nested_lookahead.analysis.task import tasks
 
 PAGE = (ROOT / "docs/answer.md").read_text()
@@ -26,3 +27,12 @@ def test_all_numbers_are_made_from_the_archives():
         name = study_name(task)
         made = "\n".join(tables.to_markdown(tails.by_arm(task)).splitlines())
         assert f"<!-- table: arms-{name} -->\n{made}\n<!-- end -->" in SECTIONS[name]
+
+
+@pytest.mark.slow
+def test_the_workers_numbers_are_made_from_their_archive():
+    (task,) = tasks(gathered([ROOT / "docs/answer/workers/mnist1d_sgd.tar.xz"]), "fast", "test")
+    page = (ROOT / "docs/workers.md").read_text()
+    for name, table in (("arms", tails.by_arm(task)), ("choices", chosen(task))):
+        made = "\n".join(tables.to_markdown(table).splitlines())
+        assert f"<!-- table: {name} -->\n{made}\n<!-- end -->" in page
