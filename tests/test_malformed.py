@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 FAMILIES = {
-    "typed": (malformed.typed(), 30),
+    "typed": (malformed.typed(), 20),
     "analysed": (malformed.analysed(), 12),
-    "recorded": (malformed.recorded(), 27),
-    "stored": (malformed.stored(), 15),
+    "recorded": (malformed.recorded(), 18),
+    "stored": (malformed.stored(), 10),
     "configured": (malformed.configured(), 10),
 }
 """Cases of each kind in this suite; ``benchmarks/faults.py --fuzz`` makes as many as wanted."""

@@ -8,7 +8,7 @@ from faulty import KINDS, STEPS, faults_of, jobs_alone, launch, metrics, undistu
 
 from nested_lookahead.runs import checkpoints
 
-POINTS = 14
+POINTS = 10
 """Of each kind in this suite, at random; ``benchmarks/faults.py --points`` takes them all."""
 
 

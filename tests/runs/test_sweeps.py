@@ -439,7 +439,7 @@ def worker_of(run):
 def test_a_killed_worker_does_not_lose_the_sweep(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     process = start(tmp_path, *JOBLIB, *MIDDLE, "seed=range(3)")
-    wait_for(lambda: len(runs_below("outputs")) == 2 and rows_below("outputs") > 20)
+    wait_for(lambda: [(run / "checkpoint.pt").exists() for run in runs_below("outputs")[:2]] == [True, True])
     os.kill(worker_of(runs_below("outputs")[0]), signal.SIGKILL)
     assert process.wait() == 0
     text = printed(tmp_path)
@@ -499,7 +499,6 @@ def workers_of(process, library=""):
     ("signum", "epochs", "ended", "left"),
     [
         (signal.SIGINT, "1,400", ["completed", "interrupted"], "2 runs: 1 completed, 1 unfinished"),
-        (signal.SIGINT, "400", ["interrupted"], "1 runs: 1 unfinished"),
         (signal.SIGTERM, "400", ["interrupted"], "1 runs: 1 unfinished"),
     ],
 )
@@ -695,8 +694,6 @@ def test_two_nodes_train_as_one_process(tmp_path, command):
     summary = files.read_summary(run)
     assert summary["hardware"]["processes"] == 2
     assert not (run / "lock").exists()
-    assert torchrun(tmp_path, *MLP).wait() == 0
-    assert "completed already, skipped" in printed(tmp_path)
 
 
 @pytest.mark.slow
