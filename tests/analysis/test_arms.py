@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,6 +75,13 @@ def test_arms_are_compared_by_what_they_ship_on_fresh_seeds_alone(study):
         assert values["base", seed] == pytest.approx(90 + 100 * noise(seed, 0)), "the fast weights: it has no other"
         assert values["nested", seed] == pytest.approx(93 + 100 * noise(seed, 2) + 1), "the slow ones, a point above"
     assert list(budget(task)["settings tried"]) == [2, 2, 2, 2]
+
+
+def test_arms_that_a_filter_takes_away_are_not_asked_of(study):
+    whole = gathered([study])
+    (task,) = tasks(replace(whole, runs=whole.runs[whole.runs["group"] != "nested"]), "fast", "test")
+    left = [pair for family in CONTRASTS.values() for pair in family if "nested" not in pair]
+    assert list(zip(task.comparisons["group"], task.comparisons["baseline"], strict=True)) == left
 
 
 def test_each_family_is_adjusted_for_itself(study):

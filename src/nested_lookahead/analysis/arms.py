@@ -101,9 +101,10 @@ def choices(groups: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def pairs(groups: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
-    """Family, arm, and the arm that it is compared with, of a task's groups; none where they are no arms."""
+    """Family, arm, and the arm that it is compared with, of a task's groups; none where they are no arms. Those of arms
+    that a filter has taken away are not asked."""
     if PAIRS not in groups or not len(groups) or not isinstance(text := groups[PAIRS].iloc[0], str):
         return
     families: dict[str, list[Any]] = json.loads(text)
     for family, own in families.items():
-        yield from ((family, arm, other) for arm, other in own)
+        yield from ((family, arm, other) for arm, other in own if {arm, other} <= {*groups.index})
