@@ -124,20 +124,6 @@ def own_log():
     root.handlers, root.level = handlers, level
 
 
-def pytest_configure(config):
-    if config.getoption("dist", "no") == "load":
-        config.option.dist = "loadgroup"  # by the groups below
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items):
-    """Tests that share what took long to make go to one process of ``pytest -n``, which makes it once."""
-    for item in items:
-        made = [made for name in item.fixturenames for made in item._fixtureinfo.name2fixturedefs.get(name, ())]
-        if any(one.scope == "module" for one in made):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
 def pytest_collection_finish():
     """What has been imported is no garbage: the collector need not look at it, 0.05 s each time."""
     gc.collect()

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 FAMILIES = {
     "typed": (malformed.typed(), 20),
     "analysed": (malformed.analysed(), 12),
-    "recorded": (malformed.recorded(), 18),
+    "recorded": (malformed.recorded(), 27),
     "stored": (malformed.stored(), 10),
     "configured": (malformed.configured(), 10),
 }
