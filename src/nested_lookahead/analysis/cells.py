@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from nested_lookahead.analysis import arms, pooled
+from nested_lookahead.analysis.differences import by_seed
 from nested_lookahead.analysis.pooled import Heterogeneity, Stratum
 from nested_lookahead.analysis.sentences import bound, p_value, signed
 from nested_lookahead.analysis.statistics import Difference, t_quantile
@@ -76,7 +77,7 @@ class Question:
         words = self.table["verdict"].str.removeprefix("suggestive: ")
         counts = ", ".join(f"{int((words == word).sum())} {word}" for word in WORDS if (words == word).any())
         over = int(self.table["family_size"].iloc[0])
-        how = f"Holm over the {over} of all studies" if self.family == "primary" else "Holm within each study"
+        how = f"Holm over the {over} of all studies" if self.family == arms.PRIMARY else "Holm within each study"
         text = f"{self.name} ({self.family}) in {len(self.table)} studies: {counts} ({how})."
         if not math.isnan(self.others.p):
             low, high = self.others.interval()
@@ -125,8 +126,7 @@ def questions(found: Sequence[Task]) -> list[Question]:
 
 def _answers(task: Task) -> list[Answer]:
     """Of what is compared of it."""
-    scaled = task.final.assign(value=task.metric.sign * task.final["value"] / task.delta)
-    values = {str(group): part.set_index("seed")["value"] for group, part in scaled.groupby("group")}
+    values = by_seed(task.final, task.metric.sign / task.delta)
     rows = {(row.group, row.baseline): row for row in task.comparisons.itertuples()}
     return [
         Answer(task, family, rows[arm, other], (values[arm] - values[other]).dropna().to_numpy())

@@ -12,6 +12,7 @@ import pandas as pd
 
 from nested_lookahead.analysis import pooled, statistics
 from nested_lookahead.analysis.arms import PAIRS
+from nested_lookahead.analysis.differences import by_seed
 from nested_lookahead.analysis.pooled import Heterogeneity, Stratum
 from nested_lookahead.analysis.power import LEAST
 from nested_lookahead.analysis.run_rows import REFERENCE
@@ -138,7 +139,7 @@ def _stratum(rows: list[tuple[Task, Any]], several: bool) -> Named:
     inner = ", ".join(dict.fromkeys(method(inner).shown for inner in groups["inner"]))
     varies = len(set(task.groups.loc[task.groups["inner"] != "", "pullback"])) > 1
     name = ", ".join(filter(None, [task.name if several else "", inner, f"pullback={pullbacks}" if varies else ""]))
-    values = {str(group): part.set_index("seed")["value"] for group, part in task.final.groupby("group")}
+    values = by_seed(task.final)
     if all(row["paired"] for _, row in rows):
         return _of_pairs(name, [_alone(values[row["group"]], values[row["baseline"]], task.metric) for _, row in rows])
     samples: dict[str, float] = {}

@@ -42,7 +42,7 @@ def compare(
     first level, alpha/``family``, and NaN below five pairs, which show nothing; ``seeds_needed``, with its range
     ``seeds_low`` to ``seeds_high``, is for a difference of ``delta`` at that level.
     """
-    values = {str(group): metric.sign * part.set_index("seed")["value"] for group, part in final.groupby("group")}
+    values = by_seed(final, metric.sign)
     pairs = list(against.items() if isinstance(against, Mapping) else against)
     rows, evidence = [], []
     for group, baseline in pairs:
@@ -82,8 +82,13 @@ def _by_family(
 def asked_first(groups: pd.DataFrame, final: pd.DataFrame, delta: float, metric: Metric) -> list[Evidence]:
     """What a fair study's runs say of its primary comparisons, in units of ``delta``."""
     chosen = [(arm, other) for family, arm, other in arms.pairs(groups) if family == arms.PRIMARY]
-    values = {str(group): metric.sign * part.set_index("seed")["value"] for group, part in final.groupby("group")}
+    values = by_seed(final, metric.sign)
     return [seed_by_seed(values[arm], values[other])[0].times(1 / delta) for arm, other in chosen]
+
+
+def by_seed(final: pd.DataFrame, factor: float = 1.0) -> dict[str, pd.Series[float]]:
+    """Each group's results by seed, times ``factor``."""
+    return {str(group): factor * part.set_index("seed")["value"] for group, part in final.groupby("group")}
 
 
 def seed_by_seed(ours: pd.Series[float], theirs: pd.Series[float]) -> tuple[Evidence, dict[str, Any]]:

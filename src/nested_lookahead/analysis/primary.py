@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from nested_lookahead.analysis.arms import PRIMARY
 from nested_lookahead.analysis.cells import Question, fair_tasks, study_name
 from nested_lookahead.analysis.sentences import bound, p_value, signed, times
 from nested_lookahead.analysis.tails import tails
@@ -25,7 +26,7 @@ def primary(found: Sequence[Task], asked: Sequence[Question]) -> pd.DataFrame:
     """
     known = {study_name(task): (tails(task), catching_up(task)) for task in fair_tasks(found)}
     rows: list[dict[str, Any]] = []
-    for question in (one for one in asked if one.family == "primary"):
+    for question in (one for one in asked if one.family == PRIMARY):
         rows += [_row(question, row, *known[str(row.study)]) for row in question.table.itertuples()]
         if not math.isnan(question.others.p):
             rows.append(_further(question))
@@ -34,7 +35,7 @@ def primary(found: Sequence[Task], asked: Sequence[Question]) -> pd.DataFrame:
 
 def _row(question: Question, row: Any, failed: pd.DataFrame, caught_up: pd.DataFrame) -> dict[str, Any]:
     def own(table: pd.DataFrame) -> Any:
-        same = (table["family"] == "primary") & (table["arm"] == question.arm) & (table["other"] == question.other)
+        same = (table["family"] == PRIMARY) & (table["arm"] == question.arm) & (table["other"] == question.other)
         return next(table[same].itertuples())
 
     interval = ""

@@ -205,7 +205,7 @@ def _write_together(found: Sequence[Task], out: Path, request: Request) -> tuple
         settings=nothing,
         figures=pictures,
         groups=[],
-        first=next((page.Verdict(one.word, one.sentence) for one in asked if one.family == "primary"), None),
+        first=next((page.Verdict(one.word, one.sentence) for one in asked if one.family == arms.PRIMARY), None),
         together=True,
     )
     return section, paths
@@ -241,7 +241,7 @@ def _verdicts(task: Task) -> list[page.Verdict]:
 
 def _first(task: Task) -> page.Verdict | None:
     """What a fair study has asked first."""
-    asked = {(arm, other) for family, arm, other in arms.pairs(task.groups) if family == "primary"}
+    asked = {(arm, other) for family, arm, other in arms.pairs(task.groups) if family == arms.PRIMARY}
     rows = (row for row in task.comparisons.itertuples() if (row.group, row.baseline) in asked)
     return next((page.Verdict(str(row.verdict), str(row.sentence), str(row.group)) for row in rows), None)
 

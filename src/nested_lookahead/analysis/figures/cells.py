@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Polygon
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from nested_lookahead.analysis.arms import PRIMARY
 from nested_lookahead.analysis.cells import Question, fair_tasks, questions
 from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish
 from nested_lookahead.analysis.figures.looks import Color, looks
@@ -64,7 +65,7 @@ def _panels(tasks: Sequence[Task], part: slice) -> Drawn | None:
         ax.tick_params(labelbottom=True, labelsize=SMALL)
     cell = fair_tasks(tasks)
     deltas = ", ".join(dict.fromkeys(f"{task.delta:g} {task.metric.difference}" for task in cell))
-    primary = sum(len(question.table) for question in asked if question.family == "primary")
+    primary = sum(len(question.table) for question in asked if question.family == PRIMARY)
     caption = (
         f"Each row is a study: the mean difference over fresh seeds in units of the one that matters ({deltas}), more "
         "being better, with the interval that decided. Filled: better, worse or equivalent; open: unresolved. Holm "

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from nested_lookahead.analysis.arms import choices
 from nested_lookahead.analysis.cells import study_name
 from nested_lookahead.analysis.choices import bought, said
-from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish
+from nested_lookahead.analysis.figures.drawn import Drawn, Options, finish, panels
 from nested_lookahead.analysis.figures.looks import Look, looks
 from nested_lookahead.analysis.figures.names import Name, legend, named_lines, tag
 from nested_lookahead.analysis.task import together
@@ -50,22 +50,18 @@ def tuning_over(tasks: Sequence[Task], options: Options) -> Drawn | None:
     tables = {study_name(task): (task, table) for task in tasks if not (table := bought(task)).empty}
     if len(tables) < 2:
         return None
-    columns = min(COLUMNS, len(tables))
-    rows = -(-len(tables) // columns)
-    figure, axes = new_figure(rows, columns, 1.5 * rows + 0.6)
+    figure, axes = panels(len(tables), 1.55, COLUMNS)
     named: dict[str, Name] = {}
     styles: dict[str, Look] = {}
-    for ax, (study, (task, table)) in zip(axes, tables.items(), strict=False):
+    for ax, (study, (task, table)) in zip(axes, tables.items(), strict=True):
         styles = looks(task) | styles  # an arm looks alike in all, though what it runs does not
         for name in plot_bought(ax, table, styles, task.metric.sign):
             named.setdefault(name.group, name)
         ax.set_title(study, loc="left", fontsize=SMALL)
         ax.set_ylabel(task.metric.axis, fontsize=SMALL)
         ax.tick_params(labelsize=SMALL)
-    for ax in axes[: len(tables) - columns]:
+    for ax in axes[:-COLUMNS]:
         ax.set_xlabel("")
-    for ax in axes[len(tables) :]:
-        ax.remove()
     legend(figure, list(named.values()))
     found = [task for task, _ in tables.values()]
     table = pd.concat([table.assign(study=study) for study, (_, table) in tables.items()], ignore_index=True)
