@@ -11,7 +11,9 @@ from made_runs import make_run
 from nested_lookahead.analysis import archive, opponents
 from nested_lookahead.analysis.asked import gathered
 from nested_lookahead.analysis.budget import budget
+from nested_lookahead.analysis.contrasts import contrasts
 from nested_lookahead.analysis.differences import compare
+from nested_lookahead.analysis.figures.drawn import runs_said
 from nested_lookahead.analysis.report import Request, write
 from nested_lookahead.analysis.task import tasks
 from nested_lookahead.errors import UserError
@@ -94,6 +96,44 @@ def test_each_family_is_adjusted_for_itself(study):
     assert rows.loc[("nested", "lookahead"), "difference"] == pytest.approx(
         100 * np.mean([0.01 + noise(seed, 2) - noise(seed, 1) for seed in SEEDS])
     )
+
+
+def with_two_bases(folder, arms):
+    """Lookahead over SGD and over Adam, by k: a study in which each arm has been asked against its base."""
+    groups = {}
+    for number, (name, (method, settings)) in enumerate(arms.items()):
+        for seed in SEEDS:
+            value = 0.9 + noise(seed, number)
+            groups[name] = make_run(folder / "final", method, seed=seed, final=value, **settings).parent.name
+    chosen = {name: Chosen(0, {}, "fast", f"final/{place}", place.rpartition("-")[2]) for name, place in groups.items()}
+    asked = {"secondary": [(name, name.split("_")[0]) for name in arms if "_" in name]}
+    told = {name: fair.described(Arm(name), [], 1) for name in arms}
+    folder.mkdir(exist_ok=True)
+    content = Comparison(ACCURACY, {"tuning": [], "final": list(SEEDS)}, asked, told, chosen).plain()
+    (folder / fair.FILE).write_text(json.dumps(content))
+    return one_task(folder)
+
+
+def test_arms_that_differ_are_no_settings_of_one_contrast(tmp_path):
+    arms = {
+        "sgd": ("sgd", {}),
+        "adam": ("adam", {}),
+        "sgd_k5": ("lookahead", {"inner": "sgd", "k": 5}),
+        "adam_k5": ("lookahead", {"inner": "adam", "k": 5}),
+    }
+    (contrast,) = contrasts([with_two_bases(tmp_path / "one", arms)])
+    assert [one.runs for one in contrast.strata] == [len(SEEDS)] * 2
+    several = arms | {"sgd_k9": ("lookahead", {"inner": "sgd", "k": 9})}
+    assert contrasts([with_two_bases(tmp_path / "two", several)]) == []
+
+
+def test_a_run_that_two_arms_read_is_counted_once_and_nothing_else_is_recommended(study):
+    said = runs_said(one_task(study))
+    assert said.startswith(f"{3 * len(SEEDS)} runs,"), "the average reads those of the base"
+    found = gathered([study])
+    report = write(found, study / "out", Request(pictures=()))
+    assert f": {3 * len(SEEDS)} run(s)" in report
+    assert "--baseline" not in report
 
 
 def test_what_a_reader_asks_for_wins(study):

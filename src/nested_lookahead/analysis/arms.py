@@ -23,6 +23,8 @@ TRIED = "tried"
 """Column of a table of runs: the number of settings that the arm chose from."""
 PRIMARY = "primary"
 """The family of what a fair study asks first; those of several studies that are read together are one."""
+_READ_BY = "#"
+"""After the path of a run that is several arms', and before the arm."""
 CHOICE = "choice"
 """Column of a table of runs: what was chosen, and from what, as JSON; see `choices`."""
 
@@ -39,6 +41,11 @@ def gathered(folder: Path) -> Study:
         return _told_apart(collect([folder / fair.FINAL]), folder, found)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / fair.FILE}: cannot be read ({type(error).__name__}: {error})") from None
+
+
+def made(paths: pd.Series[str]) -> int:
+    """Runs that were made, of which several arms may read one."""
+    return int(paths.str.partition(_READ_BY)[0].nunique())
 
 
 def _told_apart(study: Study, folder: Path, found: fair.Comparison) -> Study:
@@ -63,7 +70,7 @@ def _of_arm(study: Study, name: str, found: fair.Comparison) -> tuple[pd.DataFra
     kinds = set(rows["weights"].unique())
     rows = rows[rows["weights"] == (chosen.weights if chosen.weights in kinds else "fast")]
     several = [one.group for one in found.chosen.values()].count(chosen.group) > 1
-    names = {path: f"{path}#{name}" if several else path for path in runs["path"]}  # a path is one run's
+    names = {path: f"{path}{_READ_BY}{name}" if several else path for path in runs["path"]}  # a path is one run's
     metrics = rows.assign(
         path=rows["path"].astype(object).map(names).astype("category"), weights=pd.Categorical([SHIPPED] * len(rows))
     )

@@ -94,8 +94,9 @@ def contrasts(tasks: Sequence[Task]) -> list[Contrast]:
     """Each method against what it is wrapped around or builds upon, over all strata of these tasks: two or more.
 
     A stratum is a task, an inner optimizer and a pullback, averaged over settings seed by seed; strata that share a
-    baseline's runs are one, as those runs' luck would count twice. Of several tasks, fair studies have questions of
-    their own: see `cells`.
+    baseline's runs are one, as those runs' luck would count twice. A fair study's arms are no settings of one another:
+    where it has several for one stratum, they are several questions and no contrast. Of several tasks, fair studies
+    have questions of their own: see `cells`.
     """
     if len(tasks) > 1:
         tasks = [task for task in tasks if PAIRS not in task.groups]
@@ -109,8 +110,10 @@ def contrasts(tasks: Sequence[Task]) -> list[Contrast]:
                 found.setdefault(key, []).append((task, row))
     made = []
     for (source, name, other, _), rows in found.items():
-        strata = [_stratum(part, len(tasks) > 1) for part in _parts(rows)]
-        strata = [one for one in strata if one.runs > 0]
+        parts = _parts(rows)
+        if any(len(part) > 1 and PAIRS in part[0][0].groups for part in parts):
+            continue
+        strata = [one for one in (_stratum(part, len(tasks) > 1) for part in parts) if one.runs > 0]
         if len(strata) > 1:
             theirs = method(other).shown if other else "its inner optimizer"
             title = f"{'published ' if source == REFERENCE else ''}{method(name).shown} − {theirs}"

@@ -93,7 +93,9 @@ def data(task: Task) -> str:
 
 
 def not_compared(task: Task) -> list[str]:
-    """Comparisons that a reader may look for in vain, and how to have them."""
+    """Comparisons that a reader may look for in vain, and how to have them. A fair study has asked its own."""
+    if arms.PAIRS in task.groups:
+        return []
     ours = task.groups[task.groups["source"] != REFERENCE]
     pairs = {frozenset((row.group, row.baseline)) for row in task.comparisons.itertuples()}
     texts = []

@@ -261,8 +261,10 @@ def _said(task: Task, verdicts: list[page.Verdict]) -> list[str]:
 
 
 def _count(task: Task) -> str:
-    published = int((task.runs["source"] == REFERENCE).sum())
-    return f"{len(task.runs) - published} run(s)" + (f" and {published} published ones" if published else "")
+    of_others = task.runs["source"] == REFERENCE
+    published = int(of_others.sum())
+    ours = arms.made(task.runs.loc[~of_others, "path"])
+    return f"{ours} run(s)" + (f" and {published} published ones" if published else "")
 
 
 def _finding(finding: checks.Finding) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nested_lookahead.analysis import arms
 from nested_lookahead.analysis.figures.names import wrap
 from nested_lookahead.analysis.run_rows import REFERENCE
 from nested_lookahead.drawing import new_figure
@@ -66,7 +67,8 @@ def runs_said(task: Task) -> str:
     diverged = int((task.runs["status"] != COMPLETED).sum())
     commits = sorted({str(commit)[:8] for commit in ours.get("commit", pd.Series(dtype=str)).dropna() if commit})
     code = f", code {', '.join(commits[:3])}{' and others' if len(commits) > 3 else ''}" if commits else ""
-    return f"{len(task.runs)} run{'s' if len(task.runs) > 1 else ''}, {diverged} diverged{code}."
+    runs = arms.made(task.runs["path"])
+    return f"{runs} run{'s' if runs > 1 else ''}, {diverged} diverged{code}."
 
 
 def in_words(parts: Iterable[str], limit: int = 60) -> str:
