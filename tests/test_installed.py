@@ -16,6 +16,8 @@ from conftest import ROOT, runs_below
 import nested_lookahead
 from nested_lookahead import __main__ as console
 
+pytestmark = pytest.mark.xdist_group("installed")
+
 QUICK = ("model=mlp", "epochs=2", "evaluation.train_samples=100", "threads=1")
 
 

@@ -19,6 +19,8 @@ from nested_lookahead.analysis.figures.looks import LINE_STYLES
 from nested_lookahead.analysis.task import tasks
 from nested_lookahead.metric import ACCURACY
 
+pytestmark = pytest.mark.xdist_group("figures")
+
 PLAIN = [(name, "", {}) for name in ("sgd", "nesterov", "adam", "adamw", "rmsprop")]
 WRAPPED = [
     (method, inner, settings)

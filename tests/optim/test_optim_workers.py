@@ -15,6 +15,8 @@ from conftest import ROOT
 from nested_lookahead import Lookahead, MultilayerLookahead, NestedLookahead
 from nested_lookahead.communicate import Group, bytes_per_step
 
+pytestmark = pytest.mark.xdist_group("optim_workers")
+
 WORKERS, STEPS, LR, MOMENTUM = 4, 26, 0.05, 0.9
 NODES = ([0, 1], [2, 3])
 SHAPES = ((3, 2), (4,))
