@@ -1,4 +1,4 @@
-"""docs/answer.md and docs/workers.md say what their archives hold."""
+"""docs/answer.md, workers.md and published_rule.md say what their archives hold."""
 
 import re
 
@@ -8,7 +8,7 @@ from conftest import ROOT
 from nested_lookahead.analysis import tables, tails
 from nested_lookahead.analysis.asked import gathered
 from nested_lookahead.analysis.cells import study_name
-from nested_lookahead.analysis.choices import chosen
+from nested_lookahead.analysis.report import Request, write
 from nested_lookahead.analysis.task import tasks
 
 PAGE = (ROOT / "docs/answer.md").read_text()
@@ -30,9 +30,22 @@ def test_all_numbers_are_made_from_the_archives():
 
 
 @pytest.mark.slow
-def test_the_workers_numbers_are_made_from_their_archive():
-    (task,) = tasks(gathered([ROOT / "docs/answer/workers/mnist1d_sgd.tar.xz"]), "fast", "test")
-    page = (ROOT / "docs/workers.md").read_text()
-    for name, table in (("arms", tails.by_arm(task)), ("choices", chosen(task))):
-        made = "\n".join(tables.to_markdown(table).splitlines())
-        assert f"<!-- table: {name} -->\n{made}\n<!-- end -->" in page
+@pytest.mark.parametrize(("page", "folder"), [("workers", "workers"), ("published_rule", "published")])
+def test_a_page_is_what_its_archives_make_of_it(tmp_path, page, folder):
+    text = (ROOT / f"docs/{page}.md").read_text()
+    emptied = re.sub(r"(<!-- table: \S+ -->\n).*?(<!-- end -->)", r"\1\2", text, flags=re.DOTALL)
+    (tmp_path / "page.md").write_text(emptied)
+    archives = sorted((ROOT / "docs/answer" / folder).glob("*.tar.xz"))
+    write(gathered(archives), tmp_path / "out", Request(pictures=(), docs=tmp_path / "page.md"))
+    assert (tmp_path / "page.md").read_text() == text != emptied
+
+
+@pytest.mark.slow
+def test_numbers_in_the_text_of_the_published_rule_are_those_of_its_tables():
+    """Each interval that is said stands in a table, with the same difference before it if it has one."""
+    text = (ROOT / "docs/published_rule.md").read_text().replace("−", "-")
+    tables = "\n".join(re.findall(r"<!-- table: comparisons\S+ -->\n(.*?)<!-- end -->", text, flags=re.DOTALL))
+    said = re.findall(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", text.partition("<!-- table")[0])
+    strangers = {"-1.81 [-2.56, -1.05]"}  # of the published runs themselves: test_the_published_effect
+    assert len(said) > 25
+    assert set(said) - strangers <= set(re.findall(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", tables))
