@@ -134,6 +134,7 @@ def test_a_run_that_two_arms_read_is_counted_once_and_nothing_else_is_recommende
     report = write(found, study / "out", Request(pictures=()))
     assert f": {3 * len(SEEDS)} run(s)" in report
     assert "--baseline" not in report
+    assert "one choice out of 2 trials: what luck in choosing adds is in no interval" in report
 
 
 def test_what_a_reader_asks_for_wins(study):
