@@ -4,16 +4,23 @@ import re
 
 import pytest
 from conftest import ROOT
+from scipy.stats import ttest_ind
 
 from nested_lookahead.analysis import tables, tails
 from nested_lookahead.analysis.asked import gathered
 from nested_lookahead.analysis.cells import study_name
+from nested_lookahead.analysis.differences import by_seed
 from nested_lookahead.analysis.report import Request, write
 from nested_lookahead.analysis.task import tasks
 
 PAGE = (ROOT / "docs/answer.md").read_text()
 ARCHIVES = sorted((ROOT / "docs/answer").glob("*.tar.xz"))
 SECTIONS = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^##|\Z)", PAGE, flags=re.DOTALL | re.MULTILINE))
+
+
+def one_task(path):
+    (task,) = tasks(gathered([path]), "fast", "test")
+    return task
 
 
 def test_each_archive_has_its_section():
@@ -49,3 +56,32 @@ def test_numbers_in_the_text_of_the_published_rule_are_those_of_its_tables():
     strangers = {"-1.81 [-2.56, -1.05]"}  # of the published runs themselves: test_the_published_effect
     assert len(said) > 25
     assert set(said) - strangers <= set(re.findall(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", tables))
+
+
+AGAIN = sorted((ROOT / "docs/answer/again").glob("*.tar.xz"))
+QUESTIONS = (
+    ("nested", "lookahead"), ("nested", "base"), ("lookahead", "base"), ("snoo", "base"), ("three_layers", "base"),
+    ("schedule_free", "base"), ("averaged", "base"), ("snoo", "lookahead"), ("nested", "matched"),
+)  # fmt: skip
+
+
+def repeated(path):
+    """Rows of what came of a cell, of the cell again, and the difference of both, by Welch's t over their seeds."""
+    first, again = (one_task(folder / path.name) for folder in (ROOT / "docs/answer", path.parent))
+    cells = re.search(rf"<!-- table: arms-{study_name(first)} -->\n(.*?)<!-- end -->", PAGE, flags=re.DOTALL)[1]
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in cells.splitlines())
+    before = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+    now = tails.by_arm(again).set_index("arm")
+    values = by_seed(first.final), by_seed(again.final)
+    for arm, other in QUESTIONS:
+        earlier, later = ((one[arm] - one[other]).dropna() for one in values)
+        low, high = ttest_ind(later, earlier, equal_var=False).confidence_interval()
+        apart = f"{later.mean() - earlier.mean():+.2f} [{low:+.2f}, {high:+.2f}]"
+        yield f"| {arm} − {other} | {before[arm][f'− {other}']} | {now.loc[arm, f'− {other}']} | {apart} |"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", AGAIN, ids=lambda path: path.name)
+def test_a_repeated_cell_is_said_as_both_archives_have_it(path):
+    section = re.search(r"^## Two cells again.*?(?=^## )", PAGE, flags=re.DOTALL | re.MULTILINE)[0]
+    assert "\n".join(repeated(path)) in section
