@@ -43,9 +43,10 @@ def gathered(folder: Path) -> Study:
         raise UserError(f"{folder / fair.FILE}: cannot be read ({type(error).__name__}: {error})") from None
 
 
-def made(paths: pd.Series[str]) -> int:
+def made(runs: pd.DataFrame) -> int:
     """Runs that were made, of which several arms may read one."""
-    return int(paths.str.partition(_READ_BY)[0].nunique())
+    read = zip(runs["path"], runs["group"], strict=True)
+    return len({str(path).removesuffix(f"{_READ_BY}{arm}") for path, arm in read})
 
 
 def _told_apart(study: Study, folder: Path, found: fair.Comparison) -> Study:

@@ -58,8 +58,8 @@ def check(task: Task) -> list[Finding]:
         found.append(Finding("warning", text))
     if (tried := _chosen_on_these_seeds(task)) is not None:
         found.append(Finding("warning", tried))
-    if (tried := int(task.groups[TRIED].max()) if TRIED in task.groups else 0) > 1:
-        text = f"each arm's settings are one choice out of {tried} trials: what luck in choosing adds is in no interval"
+    if (trials := int(task.groups[TRIED].max()) if TRIED in task.groups else 0) > 1:
+        text = f"settings are one choice out of {trials} trials: what luck in choosing adds is in no interval"
         found.append(Finding("note", f"{text}; hydra.sweeper.sobol_seed and other seeds make another choice"))
     return [*found, *(Finding("note", text) for text in leads.not_compared(task))]
 

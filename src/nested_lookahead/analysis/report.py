@@ -263,7 +263,7 @@ def _said(task: Task, verdicts: list[page.Verdict]) -> list[str]:
 def _count(task: Task) -> str:
     of_others = task.runs["source"] == REFERENCE
     published = int(of_others.sum())
-    ours = arms.made(task.runs.loc[~of_others, "path"])
+    ours = arms.made(task.runs[~of_others])
     return f"{ours} run(s)" + (f" and {published} published ones" if published else "")
 
 

@@ -67,7 +67,7 @@ def runs_said(task: Task) -> str:
     diverged = int((task.runs["status"] != COMPLETED).sum())
     commits = sorted({str(commit)[:8] for commit in ours.get("commit", pd.Series(dtype=str)).dropna() if commit})
     code = f", code {', '.join(commits[:3])}{' and others' if len(commits) > 3 else ''}" if commits else ""
-    runs = arms.made(task.runs["path"])
+    runs = arms.made(task.runs)
     return f"{runs} run{'s' if runs > 1 else ''}, {diverged} diverged{code}."
 
 
