@@ -43,8 +43,8 @@ FAIR = {
     "workers/mnist1d_sgd": 336,
     **{f"answer/{path.stem}": 336 for path in (ROOT / "conf/experiment/answer").glob("*_*_*.yaml")},
 }
-FAIR["answer/published_rule"] = 500
-"""Fair sweeps, with the runs of their first stage; the last one has nothing to choose."""
+FAIR |= {"answer/published_rule": 500, "answer/published_rate": 120}
+"""Fair sweeps, with the runs of their first stage; the last two have nothing to choose."""
 
 
 def test_all_presets_are_tried():
@@ -59,6 +59,7 @@ def test_all_presets_are_tried():
     [
         "fair",
         *(f"answer/{cell}" for cell in ("mnist1d_sgd_constant", "fashion_adamw_cosine", "language_adamw_cosine")),
+        "answer/published_rate",
         "workers/mnist1d_sgd",
     ],
 )
