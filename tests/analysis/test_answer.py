@@ -13,6 +13,7 @@ from nested_lookahead.analysis.differences import by_seed
 from nested_lookahead.analysis.report import Request, write
 from nested_lookahead.analysis.task import tasks
 
+INTERVAL = r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]"
 PAGE = (ROOT / "docs/answer.md").read_text()
 ARCHIVES = sorted((ROOT / "docs/answer").glob("*.tar.xz"))
 SECTIONS = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^##|\Z)", PAGE, flags=re.DOTALL | re.MULTILINE))
@@ -52,10 +53,10 @@ def test_numbers_in_the_text_of_the_published_rule_are_those_of_its_tables():
     """Each interval that is said stands in a table, with the same difference before it if it has one."""
     text = (ROOT / "docs/published_rule.md").read_text().replace("−", "-")
     tables = "\n".join(re.findall(r"<!-- table: comparisons\S+ -->\n(.*?)<!-- end -->", text, flags=re.DOTALL))
-    said = re.findall(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", text.partition("<!-- table")[0])
+    said = re.findall(INTERVAL, text.partition("<!-- table")[0])
     strangers = {"-1.81 [-2.56, -1.05]"}  # of the published runs themselves: test_the_published_effect
     assert len(said) > 25
-    assert set(said) - strangers <= set(re.findall(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", tables))
+    assert set(said) - strangers <= set(re.findall(INTERVAL, tables))
 
 
 AGAIN = sorted((ROOT / "docs/answer/again").glob("*.tar.xz"))

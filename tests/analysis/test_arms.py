@@ -11,6 +11,7 @@ from made_runs import make_run
 from nested_lookahead.analysis import archive, opponents
 from nested_lookahead.analysis.asked import gathered
 from nested_lookahead.analysis.budget import budget
+from nested_lookahead.analysis.checks import check
 from nested_lookahead.analysis.contrasts import contrasts
 from nested_lookahead.analysis.differences import compare
 from nested_lookahead.analysis.figures.drawn import runs_said
@@ -45,12 +46,17 @@ def make_study(folder, gain=0.01, seeds=SEEDS):
     ]
     arms = {name: fair.described(Arm(name), trials, 1) for name in methods}
     arms["averaged"] = fair.described(Arm("averaged", runs_of="base", weights=("slow",)), trials, 1)
+    groups["averaged"] = groups["base"]
+    return write_choice(folder, groups, Chosen(0, {"lr": "0.1"}, "slow", "", ""), arms, CONTRASTS, seeds)
+
+
+def write_choice(folder, groups, alike, arms, contrasts, seeds):
+    """What each arm chose: alike but for its group of runs."""
     chosen = {
-        name: Chosen(0, {"lr": "0.1"}, "slow", f"final/{place}", place.rpartition("-")[2])
+        name: replace(alike, directory=f"final/{place}", group=place.rpartition("-")[2])
         for name, place in groups.items()
     }
-    chosen["averaged"] = chosen["base"]
-    content = Comparison(ACCURACY, {"tuning": [100, 101], "final": list(seeds)}, CONTRASTS, arms, chosen).plain()
+    content = Comparison(ACCURACY, {"tuning": [100, 101], "final": list(seeds)}, contrasts, arms, chosen).plain()
     (folder / fair.FILE).write_text(json.dumps(content))
     return folder
 
@@ -105,13 +111,9 @@ def with_two_bases(folder, arms):
         for seed in SEEDS:
             value = 0.9 + noise(seed, number)
             groups[name] = make_run(folder / "final", method, seed=seed, final=value, **settings).parent.name
-    chosen = {name: Chosen(0, {}, "fast", f"final/{place}", place.rpartition("-")[2]) for name, place in groups.items()}
     asked = {"secondary": [(name, name.split("_")[0]) for name in arms if "_" in name]}
     told = {name: fair.described(Arm(name), [], 1) for name in arms}
-    folder.mkdir(exist_ok=True)
-    content = Comparison(ACCURACY, {"tuning": [], "final": list(SEEDS)}, asked, told, chosen).plain()
-    (folder / fair.FILE).write_text(json.dumps(content))
-    return one_task(folder)
+    return one_task(write_choice(folder, groups, Chosen(0, {}, "fast", "", ""), told, asked, SEEDS))
 
 
 def test_arms_that_differ_are_no_settings_of_one_contrast(tmp_path):
@@ -128,8 +130,11 @@ def test_arms_that_differ_are_no_settings_of_one_contrast(tmp_path):
 
 
 def test_a_run_that_two_arms_read_is_counted_once_and_nothing_else_is_recommended(study):
-    said = runs_said(one_task(study))
-    assert said.startswith(f"{3 * len(SEEDS)} runs,"), "the average reads those of the base"
+    task = one_task(study)
+    assert runs_said(task).startswith(f"{3 * len(SEEDS)} runs, 0 diverged"), "the average reads those of the base"
+    lost = replace(task, runs=task.runs.assign(status="diverged"))
+    assert f"{3 * len(SEEDS)} runs, {3 * len(SEEDS)} diverged" in runs_said(lost)
+    assert f"{3 * len(SEEDS)} of {3 * len(SEEDS)} runs diverged" in check(lost)[0].text
     found = gathered([study])
     report = write(found, study / "out", Request(pictures=()))
     assert f": {3 * len(SEEDS)} run(s)" in report

@@ -43,10 +43,11 @@ def gathered(folder: Path) -> Study:
         raise UserError(f"{folder / fair.FILE}: cannot be read ({type(error).__name__}: {error})") from None
 
 
-def made(runs: pd.DataFrame) -> int:
-    """Runs that were made, of which several arms may read one."""
+def made(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs that were made, of which several arms may read one: a row of each."""
     read = zip(runs["path"], runs["group"], strict=True)
-    return len({str(path).removesuffix(f"{_READ_BY}{arm}") for path, arm in read})
+    paths = pd.Series([str(path).removesuffix(f"{_READ_BY}{arm}") for path, arm in read], index=runs.index)
+    return runs[~paths.duplicated()]
 
 
 def _told_apart(study: Study, folder: Path, found: fair.Comparison) -> Study:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from nested_lookahead.analysis import leads
+from nested_lookahead.analysis import arms, leads
 from nested_lookahead.analysis.arms import SHIPPED, TRIED
 from nested_lookahead.analysis.run_rows import REFERENCE
 from nested_lookahead.analysis.task import Task
+from nested_lookahead.runs.files import COMPLETED
 
 VARYING = {
     "commit": "code versions",
@@ -46,9 +47,10 @@ def check(task: Task) -> list[Finding]:
         common = set.intersection(*seeds)
         text = f"seed sets differ: {len(common)} seed(s) are common to all {len(seeds)} groups"
         found.append(Finding("warning", f"{text}; each comparison uses those that its two groups share"))
-    if (diverged := int(task.groups["diverged"].sum()) if len(task.groups) else 0) > 0:
+    made = arms.made(runs)
+    if (diverged := int((made["status"] != COMPLETED).sum())) > 0:
         text = (
-            f"{diverged} of {len(runs)} runs diverged; they rank last in every verdict and choice, and are in no mean"
+            f"{diverged} of {len(made)} runs diverged; they rank last in every verdict and choice, and are in no mean"
         )
         found.append(Finding("warning", text))
     if missing := _missing_cells(task):

@@ -261,10 +261,9 @@ def _said(task: Task, verdicts: list[page.Verdict]) -> list[str]:
 
 
 def _count(task: Task) -> str:
-    of_others = task.runs["source"] == REFERENCE
-    published = int(of_others.sum())
-    ours = arms.made(task.runs[~of_others])
-    return f"{ours} run(s)" + (f" and {published} published ones" if published else "")
+    runs = arms.made(task.runs)
+    published = int((runs["source"] == REFERENCE).sum())
+    return f"{len(runs) - published} run(s)" + (f" and {published} published ones" if published else "")
 
 
 def _finding(finding: checks.Finding) -> str:

@@ -63,12 +63,12 @@ def panels(count: int, height: float, columns: int = 2) -> tuple[Figure, list[Ax
 
 def runs_said(task: Task) -> str:
     """How many runs, and of which code."""
-    ours = task.runs[task.runs["source"] != REFERENCE]
-    diverged = int((task.runs["status"] != COMPLETED).sum())
+    runs = arms.made(task.runs)
+    ours = runs[runs["source"] != REFERENCE]
+    diverged = int((runs["status"] != COMPLETED).sum())
     commits = sorted({str(commit)[:8] for commit in ours.get("commit", pd.Series(dtype=str)).dropna() if commit})
     code = f", code {', '.join(commits[:3])}{' and others' if len(commits) > 3 else ''}" if commits else ""
-    runs = arms.made(task.runs)
-    return f"{runs} run{'s' if runs > 1 else ''}, {diverged} diverged{code}."
+    return f"{len(runs)} run{'s' if len(runs) > 1 else ''}, {diverged} diverged{code}."
 
 
 def in_words(parts: Iterable[str], limit: int = 60) -> str:
