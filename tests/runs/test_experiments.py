@@ -44,7 +44,7 @@ FAIR = {
     **{f"answer/{path.stem}": 336 for path in (ROOT / "conf/experiment/answer").glob("*_*_*.yaml")},
 }
 FAIR |= {"answer/published_rule": 500, "answer/published_rate": 120, "answer/published_length": 50}
-"""Fair sweeps, with the runs of their first stage; the last two have nothing to choose."""
+"""Fair sweeps, with the runs of their first stage; the last three have nothing to choose."""
 
 
 def test_all_presets_are_tried():
