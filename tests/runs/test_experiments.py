@@ -60,6 +60,7 @@ def test_all_presets_are_tried():
         "fair",
         *(f"answer/{cell}" for cell in ("mnist1d_sgd_constant", "fashion_adamw_cosine", "language_adamw_cosine")),
         "answer/published_rate",
+        "answer/published_length",
         "workers/mnist1d_sgd",
     ],
 )
