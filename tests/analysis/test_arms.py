@@ -15,6 +15,7 @@ from nested_lookahead.analysis.checks import check
 from nested_lookahead.analysis.contrasts import contrasts
 from nested_lookahead.analysis.differences import compare
 from nested_lookahead.analysis.figures.drawn import runs_said
+from nested_lookahead.analysis.matching import filtered
 from nested_lookahead.analysis.report import Request, write
 from nested_lookahead.analysis.task import tasks
 from nested_lookahead.errors import UserError
@@ -90,6 +91,8 @@ def test_arms_that_a_filter_takes_away_are_not_asked_of(study):
     (task,) = tasks(replace(whole, runs=whole.runs[whole.runs["group"] != "nested"]), "fast", "test")
     left = [pair for family in CONTRASTS.values() for pair in family if "nested" not in pair]
     assert list(zip(task.comparisons["group"], task.comparisons["baseline"], strict=True)) == left
+    (note,) = filtered(whole, ["seed=" + str(SEEDS[0])]).notes
+    assert note.startswith("--filter leaves")
 
 
 def test_each_family_is_adjusted_for_itself(study):

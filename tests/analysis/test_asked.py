@@ -132,6 +132,16 @@ def test_what_a_study_fixed_beforehand_is_asked_and_said(tmp_path):
     assert len(set(study.runs["group"])) == 1  # it is no part of what a run computes
 
 
+def test_a_filter_that_shrinks_what_was_fixed_beforehand_says_so(tmp_path, made):
+    for seed in range(2):
+        for k in (3, 5):
+            plan_of(make_run(tmp_path / "now", "lookahead", seed=seed, k=k), delta=0.3)
+    assert ask(tmp_path)[0].notes == ask(tmp_path, "--filter=k=3,5")[0].notes == []  # nothing is left out
+    (note,) = ask(tmp_path, "--filter=k=3")[0].notes
+    assert note.startswith("--filter leaves 2 of 4 runs of a study that fixed beforehand what it compares")
+    assert ask(made, "--filter=k=3")[0].notes == []  # nothing was fixed
+
+
 def test_nothing_fixed_is_the_usual(made):
     _, plan = ask(made)
     assert (plan.delta, plan.target, plan.baseline, plan.compare, plan.fixed) == (None, None, None, "baseline", "")

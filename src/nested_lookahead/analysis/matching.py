@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from nested_lookahead.analysis.arms import PAIRS
 from nested_lookahead.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ GROUPS = ("dataset", "model", "augment", "scheduler")
 
 
 def filtered(study: Study, filters: Sequence[str]) -> Study:
-    """The runs that have all of these settings, and their metrics.
+    """The runs that have all of these settings, and their metrics; of a study that was planned before its runs, with a
+    note that this is no longer what it planned to compare.
 
     Args:
         filters: ``key=value``, or ``key=value,value`` for any of several.
@@ -38,7 +40,19 @@ def filtered(study: Study, filters: Sequence[str]) -> Study:
     if len(runs) == len(study.runs):
         return study
     kept = study.metrics["path"].isin(runs["path"])
-    return replace(study, runs=runs.reset_index(drop=True), metrics=study.metrics[kept].reset_index(drop=True))
+    notes = [*study.notes]
+    if _planned(study.runs):
+        notes.append(
+            f"--filter leaves {len(runs)} of {len(study.runs)} runs of a study that fixed beforehand what it compares: "
+            "Holm's correction is over what is left to compare, and what decides is the report without it"
+        )
+    runs, metrics = runs.reset_index(drop=True), study.metrics[kept].reset_index(drop=True)
+    return replace(study, runs=runs, metrics=metrics, notes=notes)
+
+
+def _planned(runs: pd.DataFrame) -> bool:
+    """Whether a family was fixed before the runs were made: by a fair study, or in their node ``analysis``."""
+    return PAIRS in runs or any(runs[c].notna().any() for c in runs if str(c).startswith("config.analysis."))
 
 
 def meant(groups: pd.DataFrame, settings: str, option: str) -> pd.Series[bool]:
