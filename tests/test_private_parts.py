@@ -694,3 +694,28 @@ def test_nothing_in_the_list_is_no_longer_used():
 )
 def test_the_scanner_finds(source, found):
     assert list(private_names(source)) == found
+
+
+GROUPED = """
+import os
+import pathlib
+import pytest
+
+@pytest.mark.xdist_group("one")
+@pytest.mark.parametrize("test", range(6))
+def test_of_the_group(test):
+    pathlib.Path(str(test)).write_text(str(os.getpid()))
+"""
+
+
+@pytest.mark.slow
+def test_tests_of_a_group_share_a_process(tmp_path):
+    """Else what they share is made in each process anew: the suite takes half as long again, without a word."""
+    pytest.importorskip("xdist")
+    (tmp_path / "test_grouped.py").write_text(GROUPED)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider", "-q"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    processes = {(tmp_path / str(test)).read_text() for test in range(6)}
+    assert len(processes) == 1, "pytest-xdist takes no notice of xdist_group; which pytest does it go with?"
