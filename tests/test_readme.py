@@ -3,6 +3,7 @@ the project."""
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+
+from nested_lookahead.analysis.figures import FIGURES
+from nested_lookahead.analysis.options import parse
 
 PAGES = ("README.md", "docs/running.md", "docs/optimizers.md", "docs/extending.md")
 TEXTS = {page: (ROOT / page).read_text() for page in PAGES}
@@ -63,6 +67,66 @@ def test_ci_installs_and_tests_as_the_readme_says():
     assert f"pip install --quiet {test_install}\n" in ci
     (test_command,) = [line for line in COMMANDS if line.startswith("pytest")]
     assert f"\n{test_command}\n" in ci
+
+
+def typed_in(page):
+    """Each ``train.py`` and ``analyze.py`` command of a page, with its arguments: of its blocks and within its text."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    fenced = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    within = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+    for line in (*"".join(fenced).splitlines(), *(part.replace("\n", " ") for part in within)):
+        if not re.search(r"\b(python3?|torchrun) [^|]*\b(train|analyze)\.py ", line):
+            continue
+        words = shlex.split(line.removeprefix("$ "), comments=True)
+        for start, script in enumerate(words):
+            if script in ("train.py", "analyze.py"):
+                rest = words[start + 1 :]
+                end = next((i for i, word in enumerate(rest) if word in ("&&", "|", "…")), len(rest))
+                yield script, *rest[:end]
+
+
+MARKDOWN = (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
+EVERYWHERE = {command: page.name for page in MARKDOWN for command in typed_in(page)}
+WRONG = ("train.py", "optimizer.kk=3")
+"""Shown with its error; see `test_the_error_that_is_shown`."""
+TYPED = {WRONG, *(tuple(shlex.split(line)[1:]) for block in BLOCKS for line in block)}
+
+
+def to_list(command_line):
+    """What lists a command's runs; None where there is nothing that another test has not listed or typed."""
+    script, *arguments = command_line
+    if script != "train.py" or command_line in TYPED or {"--help", "--cfg", "--config-dir"} & {*arguments}:
+        return None
+    if any("sweeper=optuna" in word for word in arguments):  # an extra of its own
+        return None
+    kept = [word.replace("range(100)", "range(2)") for word in arguments if "launcher" not in word]
+    kept = [word for word in kept if word not in ("-m", "--dry-run")]
+    return None if all(word.startswith("experiment=") for word in kept) else [*kept, "hydra/launcher=list", "-m"]
+
+
+def test_commands_are_found_on_every_page():
+    assert len(EVERYWHERE) > 60
+    assert {"analysis.md", "sweeps.md", "fair.md", "studies.md", "workers.md", "answer.md"} <= {*EVERYWHERE.values()}
+    assert WRONG in EVERYWHERE
+    presets = {word.partition("=")[2] for one in EVERYWHERE for word in one if word.startswith("experiment=")}
+    assert {name for name in presets if not (ROOT / f"conf/experiment/{name}.yaml").exists()} == set()
+
+
+@pytest.mark.parametrize("command_line", [one for one in EVERYWHERE if one[0] == "analyze.py"], ids=" ".join)
+def test_every_analysis_that_a_page_names_is_understood(command_line):
+    options = parse([*command_line[1:]]) if "--help" not in command_line else None
+    if options is not None and options.figures:
+        assert set(options.figures.split(",")) <= set(FIGURES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command_line", list(filter(to_list, EVERYWHERE)), ids=" ".join)
+def test_every_run_that_a_page_names_can_be_listed(command_line, command):
+    """Its settings are composed and resolved, and nothing is trained: some of these studies take hours."""
+    status, out, err = command("train.py", *to_list(command_line))
+    assert (status, err) == (0, "")
+    assert re.search(r"^outputs/", out, flags=re.MULTILINE)
+    assert not Path("outputs").exists()
 
 
 @pytest.mark.slow

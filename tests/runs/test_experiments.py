@@ -84,10 +84,21 @@ def listing(command, experiment, *arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", RUNS)
-def test_the_listing_has_every_run_once_and_trains_nothing(command, experiment):
+def test_the_listing_has_every_run_once_composed_as_hydra_does(command, experiment, monkeypatch):
+    """Jobs that differ in plain values alone are made from one composition: the same settings, the same directory."""
+    Plugins.instance()  # loads the plugins anew, whoever has imported them before
+    from hydra_plugins.nested_lookahead_sweeps import ListLauncher
+
+    found, show = [], ListLauncher.show
+    monkeypatch.setattr(ListLauncher, "show", lambda launcher, jobs: show(launcher, found.extend(jobs) or jobs))
     runs = listing(command, experiment)
     assert len(runs) == len({path for path, _ in runs}) == RUNS[experiment]
     assert not Path("outputs").exists()
+    for job in (found[0], found[len(found) // 2], found[-1]):
+        overrides = [part for part in job.overrides if not part.startswith("hydra")]
+        whole = resolved(*overrides, f"experiment={experiment}")
+        assert job.config == whole
+        assert job.path == Path("outputs") / whole.study / run_name(whole.plain())
 
 
 @pytest.mark.slow
@@ -104,23 +115,6 @@ def test_jobs_that_grids_have_in_common_run_once(command):
     status, out, _ = command("train.py", "optimizer=sgd", grids, "hydra/launcher=list", "-m")
     assert status == 0
     assert out.splitlines()[-1] == "7 runs, 7 directories; nothing was trained"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("experiment", RUNS)
-def test_jobs_are_composed_as_hydra_does(experiment, monkeypatch, command):
-    """Jobs that differ in plain values alone are made from one composition: the same settings, the same directory."""
-    Plugins.instance()  # loads the plugins anew, whoever has imported them before
-    from hydra_plugins.nested_lookahead_sweeps import ListLauncher
-
-    monkeypatch.setattr(ListLauncher, "show", lambda _, jobs: found.extend(jobs))
-    found = []
-    assert command("train.py", f"experiment={experiment}", "hydra/launcher=list", "-m")[0] == 0
-    for job in (found[0], found[len(found) // 2], found[-1]):
-        overrides = [part for part in job.overrides if not part.startswith("hydra")]
-        whole = resolved(*overrides, f"experiment={experiment}")
-        assert job.config == whole
-        assert job.path == Path("outputs") / whole.study / run_name(whole.plain())
 
 
 @pytest.mark.slow
