@@ -33,6 +33,7 @@ def choices(group):
 QUICK = ("model=mlp", "epochs=2", "evaluation.train_samples=100")
 
 
+@pytest.mark.slow
 def test_the_first_command(command):
     status, out, err = command("train.py", "optimizer=nested_lookahead", "pullback=reset")
     assert (status, err) == (0, "")
@@ -109,6 +110,7 @@ def test_compiled_runs_compute_the_same_and_count_compiling_apart(command):
             assert float(row["loss"]) == pytest.approx(float(same["loss"]), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_sweep(command):
     status, _, err = command("train.py", "-m", "optimizer.k=3,5,10", *QUICK)
     assert (status, err) == (0, "")
@@ -116,6 +118,7 @@ def test_a_sweep(command):
     assert names == [f"nested_lookahead-sgd-k{k}-a0.5-s5-h0.5-none" for k in (10, 3, 5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -192,6 +195,7 @@ class HeavyBall(Layer):
 """
 
 
+@pytest.mark.slow
 def test_a_layer_with_a_rule_of_its_own_trains(command, monkeypatch, tmp_path):
     """Typed, or as a choice in somebody's own folder: the same run."""
     (tmp_path / "somebodys_layer.py").write_text(HEAVY_BALL)
@@ -345,6 +349,7 @@ def test_a_mistake_leaves_an_earlier_run_alone(command, monkeypatch):
     assert files.read_summary(run)["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_help_lists_groups_and_examples_without_torch(tmp_path):
     script = f"import sys; sys.argv=['train.py', '--help']; sys.path.insert(0, {str(ROOT)!r})\nimport train\n"
     script += "try:\n  train.main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
@@ -356,6 +361,7 @@ def test_help_lists_groups_and_examples_without_torch(tmp_path):
     assert out.stdout.count("  python train.py ") >= 5
 
 
+@pytest.mark.slow
 def test_a_diverging_run_is_recorded_and_the_sweep_goes_on(command):
     status, out, err = command("train.py", "-m", *QUICK, "optimizer=sgd", "optimizer.lr=1e30,0.1", "scheduler=constant")
     assert (status, err) == (0, "")
@@ -561,6 +567,7 @@ def from_the_shelf(kept, make):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 4, 5, 8, 15])
 def test_a_run_that_was_cut_off_resumes_to_the_same_metrics(command, undisturbed, half_done, step):
     run = half_done(step)
@@ -573,6 +580,7 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_metrics(command, undisturbed
     assert_same_end(run, undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has Muon from 2.9 on")
 def test_two_optimizers_inside_resume_in_the_middle_of_a_cycle(command, monkeypatch):
     settings = (*SHORT[2:], "model=mlp", "optimizer/inner=muon", "optimizer.k=3", "decay=matrices")
@@ -612,6 +620,7 @@ def another_digit(content):
 ANEW = "damaged; written anew from the checkpoint"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "damage", "said"),
     [
@@ -645,6 +654,7 @@ def test_damage_is_said_and_never_trained_upon(command, undisturbed, half_done, 
     assert files.read_summary(run)["status"] == files.read_status(run)["status"] == "completed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "damage", "said"),
     [
@@ -686,6 +696,7 @@ def test_a_directory_of_another_configuration_is_refused(command, finished):
     assert "holds a run of another configuration; move it away, or set overwrite=true" in err
 
 
+@pytest.mark.slow
 def test_a_directory_of_another_seed_is_refused(command, finished):
     """As after mv seed=0 seed=1: what is in it is not what its name says."""
     moved = finished.rename(finished.with_name("seed=1"))
@@ -794,12 +805,10 @@ def test_a_killed_process_resumes(tmp_path, command, monkeypatch):
 INT, TERM = (signal.SIGINT, 130), (signal.SIGTERM, 143)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signum", "status", "step"),
-    [
-        *((*INT, 0), (*TERM, 2), (*INT, 10), (*TERM, 15)),
-        *(pytest.param(*other, marks=pytest.mark.slow) for other in ((*TERM, 0), (*INT, 2), (*TERM, 10), (*INT, 15))),
-    ],
+    [(*kind, step) for kind in (INT, TERM) for step in (0, 2, 10, 15)],
 )
 def test_a_signal_saves_at_the_end_of_the_step(command, monkeypatch, undisturbed, signum, status, step):
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)

@@ -54,6 +54,7 @@ def test_no_example_is_long():
         assert sum(len(FILES[file].splitlines()) + 1 for file in files) <= 40, files
 
 
+@pytest.mark.slow
 def test_a_table_with_classes(page):
     assert "test accuracy  " in page("wine")
     assert final()["test"]["accuracy"] > 0.9
@@ -61,6 +62,7 @@ def test_a_table_with_classes(page):
     assert "test_every: 4" in config
 
 
+@pytest.mark.slow
 def test_mistakes_in_settings_of_ones_own_end_in_one_line(page):
     assert page("wine", "dataset.test_evry=5").startswith("error: dataset.test_evry: no such key; did you mean")
     assert page("wine", "dataset.test_every=1") == "error: dataset.test_every=1: must be an integer >= 2\n"
@@ -83,6 +85,7 @@ def test_a_number_to_predict_and_its_report(page):
     assert "test mean absolute error, fast weights" in tables
 
 
+@pytest.mark.slow
 def test_a_model_of_characters(page):
     page("zen.txt")
     bits = final()["test"]["accuracy"]

@@ -162,6 +162,7 @@ def test_cells_stay_apart_even_where_they_have_runs_in_common(tmp_path):
     assert [len(task.final) for task in found] == [24, 24]
 
 
+@pytest.mark.slow
 def test_an_archive_has_the_choice_and_reads_the_same(study, tmp_path):
     before = one_task(study)
     archive.pack([study], tmp_path / "cell.tar.xz")

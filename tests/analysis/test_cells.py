@@ -62,6 +62,7 @@ def test_primary_comparisons_of_all_studies_are_one_family(several):
     assert set(others[0].table["family_size"]) == {1}, "secondary ones are a family in each study"
 
 
+@pytest.mark.slow
 def test_questions_that_find_no_room_are_in_a_figure_of_their_own(several, monkeypatch):
     monkeypatch.setattr(figure_of_cells, "COLUMNS", 2)
     first, more = (draw_together(name, found(several)) for name in ("cells", "cells_more"))

@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 from conftest import ROOT
 from made_runs import make_run
 
@@ -72,6 +73,7 @@ def test_a_lead_over_an_untuned_baseline_is_said(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_lead_over_many_untuned_settings_is_said_once(tmp_path):
     """24 settings of each method, each compared with its like: one sentence for all of them."""
     for seed, k in itertools.product(range(2), range(1, 25)):

@@ -36,6 +36,7 @@ def test_the_example_of_the_documentation(made):
     assert not said, "".join(said)
 
 
+@pytest.mark.slow
 def test_names_stay_functions_whatever_is_imported():
     script = (
         "import sys; from nested_lookahead import analysis\n"

@@ -292,6 +292,7 @@ def browse(path, width, *options, dark=False):
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
+@pytest.mark.slow
 @browser
 @pytest.mark.parametrize("width", [400, 1400])
 def test_the_page_is_no_wider_than_its_window(text, tmp_path, width):
@@ -310,6 +311,7 @@ def test_the_page_is_no_wider_than_its_window(text, tmp_path, width):
     assert min(found["drawing"]) > 300
 
 
+@pytest.mark.slow
 @browser
 def test_toggles_hide_a_group_and_no_other(text, tmp_path):
     found = ask(
@@ -339,6 +341,7 @@ def test_toggles_hide_a_group_and_no_other(text, tmp_path):
     assert found["dim"] == ["00000000", "00000002", "00000003", "00000004", "00000005"]
 
 
+@pytest.mark.slow
 @browser
 @pytest.mark.parametrize("width", [390, 1400])
 def test_the_result_is_seen_first(text, tmp_path, width):
@@ -356,6 +359,7 @@ def test_the_result_is_seen_first(text, tmp_path, width):
     assert max(right, badge) <= width
 
 
+@pytest.mark.slow
 @browser
 def test_a_filter_leaves_the_methods_with_all_its_words(text, tmp_path):
     found = ask(
@@ -426,6 +430,7 @@ def test_the_opening_begins_with_what_was_asked_first():
     assert said[-1].sentence == "1 more task is below."
 
 
+@pytest.mark.slow
 @browser
 def test_tables_sort_by_number_and_by_name_with_what_is_missing_last(text, tmp_path):
     found = ask(
@@ -447,6 +452,7 @@ def test_tables_sort_by_number_and_by_name_with_what_is_missing_last(text, tmp_p
     assert found[4] == 1
 
 
+@pytest.mark.slow
 @browser
 @pytest.mark.parametrize("dark", [False, True])
 def test_text_stands_out_from_its_ground(text, tmp_path, dark):

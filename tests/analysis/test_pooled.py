@@ -77,6 +77,7 @@ def test_degenerate_strata_have_no_interval():
     assert np.isnan(pair(1, 2).interval()).all()
 
 
+@pytest.mark.slow
 def test_intervals_cover_what_they_should():
     """Six strata of three pairs, alike or half a standard deviation apart: the mean over them, and over all such."""
     here, others, differ = [], [], []

@@ -45,6 +45,7 @@ def test_a_wrong_folder_is_one_line(command):
     assert (status, out, err) == (1, "", "error: nowhere: no such folder\n")
 
 
+@pytest.mark.slow
 def test_the_analysis_never_imports_torch():
     script = "import nested_lookahead.analysis.report, sys; assert 'torch' not in sys.modules; import analyze"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
@@ -149,6 +150,7 @@ def test_tuning_seeds_are_read():
     assert parse([]).tuning_seeds is None
 
 
+@pytest.mark.slow
 def test_another_split_has_a_folder_of_its_own(command):
     for seed in range(3):
         make_run("outputs/made", "sgd", seed=seed, final=0.9 + seed / 100)

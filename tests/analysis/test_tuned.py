@@ -73,6 +73,7 @@ def test_one_setting_each_is_nothing_to_tune():
     assert isinstance(tuned(make_task([*NESTED, PLAIN[0]], seeds=3)).comparisons, pd.DataFrame)
 
 
+@pytest.mark.slow
 def test_equal_settings_do_not_win_by_being_many():
     """27 settings against one, all alike: of the seeds that chose, the chosen one's own are 1.2 points better."""
     rng, before, after = np.random.default_rng(0), [], []

@@ -61,6 +61,7 @@ def one_setting_less(folder):
         make_run(folder, "sgd", seed=seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [equal, far_apart, all_diverged, two_tasks, less_is_better, one_setting_less])
 def test_no_text_says_what_cannot_be(make, tmp_path):
     make(tmp_path / "runs")

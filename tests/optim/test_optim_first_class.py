@@ -202,6 +202,7 @@ def test_compiled_training_step(made):
     assert 0 < frames[-1] == frames[7]  # nothing is compiled anew after the first cycle
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pullback", ["none", "pullback"])
 def test_compiled_sync(pullback):
     """One call for all tensors of a dtype, compiled once per depth, and the same result."""

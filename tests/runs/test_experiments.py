@@ -215,6 +215,7 @@ def test_the_published_rule_is_taken_apart(command, data_dir):
     assert len(set(losses.values())) == len(arms) - len(alike), "two arms compute the same"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["cifar10", "cifar10_pullback", "cifar10_variation", "demo", "cifar100"])
 def test_the_published_studies_are_set_up_as_published_but_for_its_faults(experiment, data_dir):
     for method in ("sgd", "adam", "lookahead_sgd", "lookahead_adam", "nested_sgd", "nested_adam"):

@@ -375,6 +375,7 @@ FIXED = {
 }
 
 
+@pytest.mark.slow
 def test_where_there_is_nothing_to_choose_there_are_final_runs_alone(made, fair_sweep):
     status, out, err = fair_sweep(**FIXED)
     assert (status, err) == (0, "")

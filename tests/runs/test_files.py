@@ -61,6 +61,7 @@ def test_all_versions_are_analysed_together(command, versions):
     assert "Lookahead (SGD)" in out
 
 
+@pytest.mark.slow
 def test_a_half_done_run_of_this_version_goes_on(command, tmp_path):
     (stored,) = runs_below(STORED / "half_done")
     run = tmp_path / "outputs" / "half" / stored.relative_to(STORED / "half_done")

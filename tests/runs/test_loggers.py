@@ -76,6 +76,7 @@ def test_a_metric_of_the_tasks_own_has_its_name(command, made):
     assert less_seconds(logger.steps) == as_logged(metrics_less_seconds(run), name)
 
 
+@pytest.mark.slow
 def test_a_run_with_a_logger_is_the_run_without_it(command, made):
     assert command("train.py", *SMALL)[0] == 0
     (run,) = runs_below("outputs")
@@ -89,6 +90,7 @@ def test_a_run_with_a_logger_is_the_run_without_it(command, made):
     assert (run / "metrics.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "said"),
     [
@@ -126,6 +128,7 @@ def test_one_that_is_not_installed_has_a_line_with_its_extra(command, monkeypatc
     assert not (run / files.LOGGERS).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 6, 10])
 def test_a_resumed_run_is_the_loggers_same_run_and_it_is_told_all_of_it(command, made, monkeypatch, step):
     cut_off(command, monkeypatch, step, (*SMALL, "logger=made"))
@@ -172,6 +175,7 @@ def test_a_run_that_begins_anew_replaces_what_a_logger_has(command, made):
     assert list(made.told[1].steps) == [4, 8, 12]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"made": 1}', '{"made": "*"}', '{"made": "../x"}', '{"made": ""}'])
 def test_a_name_that_is_none_is_not_gone_by(command, made, content):
     """It becomes part of a path: a star would stand for other people's runs."""

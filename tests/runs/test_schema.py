@@ -58,6 +58,7 @@ def test_a_preset_with_slow_momentum_has_settings_that_its_target_takes(choice):
     assert max(chosen.settings.get(key, 0) for key in ("slow_momentum", "outer_momentum")) > 0
 
 
+@pytest.mark.slow
 def test_the_settings_of_a_choice_are_those_of_its_target():
     """So that none can be forgotten in the YAML file, which could then not be changed."""
     for group, passed in (("model", 2), ("augment", 2), ("scheduler", 1), ("dataset", 0)):
@@ -295,6 +296,7 @@ def test_a_range_that_is_none_is_the_programs_fault():
         check_range("key", 1, "about 3")
 
 
+@pytest.mark.slow
 def test_param_groups_have_the_types_of_the_optimizers_settings():
     for inner in ("sgd", "adamw", "muon"):
         config = resolved(f"optimizer/inner={inner}", "param_groups=[{lr: 1, match: a.*, weight_decay: 0}]")

@@ -71,6 +71,7 @@ def plain(command):
     return "plain"
 
 
+@pytest.mark.slow
 def test_each_run_is_recorded_as_if_it_had_been_alone(command, plain):
     status, out, err = command("train.py", *STACKED, *SWEEP)
     assert (status, err) == (0, "")
@@ -144,6 +145,7 @@ def test_runs_that_were_begun_by_themselves_go_on_in_a_stack_of_their_own(comman
         _assert_same_metrics(metrics_less_seconds(run), metrics_less_seconds(by_name(plain)[name]))
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_recorded_as_such_and_the_others_go_on(command):
     sweep = (*TINY, "lr=0.05,1e9,0.02", "optimizer.k=2")
     assert command("train.py", "-m", *sweep, "output_dir=plain")[0] == 0
@@ -170,6 +172,7 @@ def test_a_stack_in_which_all_diverge(command):
     assert out.endswith("2 runs: 2 diverged\n")
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_not_finite_ends_its_run(command, monkeypatch):
     usual = Stack.evaluate
 
@@ -200,6 +203,7 @@ def test_what_cannot_be_stacked_is_made_one_by_one_and_each_reason_said_once(com
     assert out.endswith("8 runs: 8 completed\n")
 
 
+@pytest.mark.slow
 def test_a_run_unlike_the_others_is_made_by_itself(command):
     status, out, _ = command("train.py", *STACKED, *TINY, "batch_size=32,64")
     assert status == 0
@@ -207,6 +211,7 @@ def test_a_run_unlike_the_others_is_made_by_itself(command):
     assert out.endswith("2 runs: 2 completed\n")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_built_fails_as_ever(command):
     settings = [setting for setting in TINY if not setting.startswith("model")]
     status, out, err = command("train.py", *STACKED, *settings, "seed=0,1", "model=cnn")
@@ -215,6 +220,7 @@ def test_what_cannot_be_built_fails_as_ever(command):
     assert out.count("failed: model=cnn") == 2
 
 
+@pytest.mark.slow
 def test_stacks_are_no_larger_than_asked_for(command):
     status, out, _ = command("train.py", *STACKED, *TINY, "seed=range(5)", "hydra.launcher.max_size=2")
     assert status == 0

@@ -104,6 +104,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(other, caplog):
     assert not (path / "lock").exists()
 
 
+@pytest.mark.slow
 def test_a_process_on_another_machine_is_dead_when_it_gives_no_sign_of_life(tmp_path, monkeypatch):
     monkeypatch.setattr(directory, "LEASE", 0.5)
     with Run(tmp_path) as run:
@@ -198,6 +199,7 @@ def test_a_sweep_waits_for_what_is_in_progress_elsewhere(tmp_path, monkeypatch):
 # --- the end of a sweep ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_fail_fast(command):
     sweep = ("-m", *SHORT, "lr=0.1,-1,0.2")
     status, out, err = command("train.py", *sweep, "fail_fast=true")
@@ -224,6 +226,7 @@ def test_a_sweep_over_nothing_is_one_line(command, sweep):
     assert command("train.py", "-m", sweep) == (1, "", f"error: {sweep}: sweeps over nothing\n")
 
 
+@pytest.mark.slow
 def test_a_value_that_cannot_be_fails_its_own_run_alone(command):
     """Also where the name of its directory is what fails."""
     status, out, err = command("train.py", *SHORT, "seed=-1,0,1", "-m")
@@ -360,6 +363,7 @@ def test_interruptions_come_back_from_other_processes():
     assert (error.signum, error.code) == (15, 143)
 
 
+@pytest.mark.slow
 def test_what_is_imported_is_not_looked_at_again(tmp_path, monkeypatch):
     (tmp_path / "just_now.py").write_text("classes = [type('C', (), {}) for _ in range(100)]")
     monkeypatch.syspath_prepend(tmp_path)
@@ -389,6 +393,7 @@ def test_what_is_imported_is_not_looked_at_again(tmp_path, monkeypatch):
     assert gc.isenabled()
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_memory_to_the_next(command, monkeypatch):
     build, held, alive = job.build, {}, []
 

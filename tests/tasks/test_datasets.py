@@ -78,6 +78,7 @@ def test_the_real_fashion_mnist():
     assert round(source.train.images.double().mean().item() / 255, 4) == 0.2860  # as published
 
 
+@pytest.mark.slow
 def test_mnist1d_is_the_published_one_and_is_kept(tmp_path):
     state = random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
     source = datasets.mnist1d(str(tmp_path))
@@ -147,6 +148,7 @@ def load(data_dir):
     assert len(datasets.cifar10(str(data_dir), download=True).train) == 200
 
 
+@pytest.mark.slow
 def test_jobs_that_start_at_once_download_once(tmp_path, monkeypatch):
     monkeypatch.setenv("DOWNLOADS", str(tmp_path / "downloads"))
     fork = multiprocessing.get_context("fork")

@@ -47,6 +47,7 @@ def test_the_entropy_rate_of_the_golden_mean_process():
     assert source.entropy_rate() == pytest.approx(2 / 3 * math.log(2), abs=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("states", "symbols", "concentration"), [(1, 2, 1.0), (4, 8, 0.3), (7, 3, 1.0)])
 def test_the_entropy_rate_is_that_of_a_long_sample(states, symbols, concentration):
     """Surprise of an observer that does not see the state, over 200,000 symbols: |z| <= 4."""

@@ -126,6 +126,7 @@ def test_runs_whose_weights_lie_channels_last():
     assert_same_state(stacked.settle(0).state_dict(), single.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALIKE)
 @pytest.mark.parametrize("stop", [1, 4, 6])
 def test_a_stack_goes_on_by_itself_and_as_single_runs(name, stop):
