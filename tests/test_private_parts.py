@@ -12,6 +12,7 @@ import inspect
 import multiprocessing
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FILES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py"), *ROOT.glob("*.py")])
 OURS = ("nested_lookahead", "hydra_plugins")
+
+ROOT_OF_HYDRA = Path(importlib.util.find_spec("hydra").origin).parent
 
 DOCUMENTED = {"_asdict", "_fields", "_make", "_replace"}  # of a named tuple
 DOCUMENTED |= {"_target_", "_partial_", "_convert_", "_recursive_", "_args_", "_self_", "_here_"}  # Hydra's keywords
@@ -107,20 +110,45 @@ def the_error_of_a_failed_job():
 
 @lean(
     "hydra",
-    "not every configuration passes through ConfigLoaderImpl.load_configuration, its run mode third; what Hydra calls "
-    "would no longer be looked at first",
+    "not every configuration passes through ConfigLoaderImpl.load_configuration or, from 1.4 on, _load_configuration, "
+    "or its run_mode is called otherwise; what Hydra calls would no longer be looked at first",
     "hydra._internal.config_loader_impl.ConfigLoaderImpl",
 )
 def loading():
-    import inspect
-
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra._internal.hydra import Hydra
 
-    load = inspect.unwrap(ConfigLoaderImpl.load_configuration)
-    assert list(inspect.signature(load).parameters)[:4] == ["self", "config_name", "overrides", "run_mode"]
-    assert "self.load_configuration(" in inspect.getsource(ConfigLoaderImpl.load_sweep_config)
-    assert "config_loader.load_configuration(" in inspect.getsource(Hydra.compose_config)
+    from nested_lookahead.runs import trust
+
+    load = inspect.unwrap(getattr(ConfigLoaderImpl, trust.LOADS))
+    assert {"self", "config_name", "overrides", "run_mode"} <= {*inspect.signature(load).parameters}
+    assert "_load_configuration_impl(" in inspect.getsource(load)
+    users = {
+        path.relative_to(ROOT_OF_HYDRA).as_posix(): len(re.findall(r"\._load_configuration_impl\(", text))
+        for path in ROOT_OF_HYDRA.rglob("*.py")
+        if "._load_configuration_impl(" in (text := path.read_text(encoding="utf-8"))
+    }
+    assert users == {"_internal/config_loader_impl.py": 1}
+
+
+@lean(
+    "hydra",
+    "from 1.4 on: Hydra.get_mode no longer says None where neither the command line nor config.yaml sets hydra.mode, "
+    "or is called otherwise than with names; a preset would no longer set it, and a study need -m",
+    "hydra._internal.hydra.Hydra",
+)
+def asking_for_the_mode():
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import _run_hydra
+
+    from nested_lookahead.runs import versions
+
+    parameters = list(inspect.signature(inspect.unwrap(Hydra.get_mode)).parameters)
+    assert parameters == ["self", "config_name", "overrides", *versions.newer(parsed_overrides=None)]
+    named = r"\.get_mode\(\s*config_name=config_name,\s*overrides=overrides"
+    assert re.search(named, inspect.getsource(_run_hydra))
+    composing = inspect.signature(Hydra.compose_config).parameters
+    assert list(composing)[1:5] == ["config_name", "overrides", "run_mode", "with_log_configuration"]
+    assert "validate_sweep_overrides" in composing
 
 
 @lean(

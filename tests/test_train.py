@@ -19,7 +19,7 @@ from conftest import ROOT, may_set_the_mode, metrics_less_seconds, resolved, run
 from hydra.types import RunMode
 
 from nested_lookahead.errors import JobError
-from nested_lookahead.runs import checkpoints, files, job, schema
+from nested_lookahead.runs import checkpoints, files, job, versions
 from nested_lookahead.tasks import models
 from nested_lookahead.training import fit
 from nested_lookahead.training import trainer as training
@@ -76,11 +76,14 @@ def test_only_where_something_may_set_the_mode_hydra_need_be_asked(arguments, mo
     from hydra._internal.hydra import Hydra
     from hydra._internal.utils import create_config_search_path
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    schema.register()
+    import train  # noqa: F401  # which sets Hydra up
+
     made = Hydra.create_main_hydra2("train", create_config_search_path(str(ROOT / "conf")))
+    parsed = versions.newer(parsed_overrides=OverridesParser.create().parse_overrides(arguments))
     try:
-        found = made.get_mode("config", arguments)
+        found = made.get_mode("config", arguments, **parsed)
         made.compose_config("config", arguments, RunMode.MULTIRUN)  # else None says that they make no configuration
     finally:
         GlobalHydra.instance().clear()
@@ -295,11 +298,11 @@ MISTAKES = [
     ),
     (
         ["optimizer/inner=custom", "optimizer.inner._target_=os.system"],
-        ["optimizer.inner._target_=os.system: is code outside of nested_lookahead, torch.optim", "add trust=[os]"],
+        ["optimizer.inner._target_=os.system: is code outside of nested_lookahead.optim, ", "add trust=[os]"],
     ),
     (
-        ["optimizer/inner=custom", "optimizer.inner._target_=nested_lookahead.runs.directory.os.system"],
-        ["optimizer.inner._target_=nested_lookahead.runs.directory.os.system: lies in posix"],
+        ["optimizer/inner=custom", "optimizer.inner._target_=nested_lookahead.tasks.datasets.os.system"],
+        ["optimizer.inner._target_=nested_lookahead.tasks.datasets.os.system: lies in posix"],
     ),
     (
         ["optimizer=multilayer_lookahead", "optimizer.layers=[[5,0.5],{_target_: os.system}]"],

@@ -9,11 +9,12 @@ from omegaconf import DictConfig
 
 from nested_lookahead.command import CONF, hydra_arguments, run_command
 from nested_lookahead.runs import job, schema, trust
-from nested_lookahead.runs.versions import load_plugins, main_settings
+from nested_lookahead.runs.versions import load_plugins, main_settings, presets_set_the_mode
 
 schema.register()
 load_plugins()
 trust.guard()
+presets_set_the_mode()
 
 
 def train(cfg: DictConfig) -> float:

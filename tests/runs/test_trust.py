@@ -1,5 +1,7 @@
 """A file of settings runs no code of its own choosing: not by what Hydra itself calls, either."""
 
+import re
+
 import pytest
 from conftest import ROOT
 from omegaconf import OmegaConf
@@ -26,6 +28,18 @@ def check(text, parts=(*trust.CALLED, *trust.IN_SWEEPS)):
         ("hydra: {hydra_logging: {handlers: {a: {class: pathlib.Path}}}}", "hydra.hydra_logging.handlers.a.class="),
         ("hydra: {job_logging: {formatters: {a: {factory: os.system}}}}", "hydra.job_logging.formatters.a.factory="),
         ("hydra: {job_logging: {filters: [{a: 'ext://os.system'}]}}", "hydra.job_logging.filters[0].a=os.system"),
+        (
+            "hydra: {job_logging: {handlers: {a: {class: logging.handlers.QueueHandler, queue: os.abort}}}}",
+            "hydra.job_logging.handlers.a.queue=os.abort",
+        ),
+        (
+            "hydra: {job_logging: {handlers: {a: {class: logging.handlers.QueueHandler, listener: mine.Listener}}}}",
+            "hydra.job_logging.handlers.a.listener=mine.Listener",
+        ),
+        ("hydra: {job_logging: {handlers: {a: {'()': logging.config.fileConfig, fname: a}}}}", "hydra.job_logging."),
+        (CALLBACKS.format("logging.sys.modules.clear"), "hydra.callbacks.mine._target_=logging.sys.modules.clear"),
+        (CALLBACKS.format("hydra.utils.get_method"), "hydra.callbacks.mine._target_=hydra.utils.get_method"),
+        (CALLBACKS.format("nested_lookahead.runs.typed.named"), "hydra.callbacks.mine._target_=nested_lookahead."),
         ("hydra: {launcher: {_target_: os.system}}", "hydra.launcher._target_=os.system"),
         ("hydra: {sweeper: {sampler: {_target_: mine.Sampler}}}", "hydra.sweeper.sampler._target_=mine.Sampler"),
     ],
@@ -70,6 +84,31 @@ def test_nothing_is_called_before_it_is_refused(command, tmp_path, sweep):
     assert err.startswith("error: hydra.callbacks.a._target_=os.mkdir: is code outside of")
     assert err.endswith("add trust=[os]\n")
     assert not mark.exists()
+
+
+def test_a_job_of_a_sweep_is_looked_at_by_itself(command, tmp_path):
+    """What the settings of all of them do not name, one value of a group that is swept over may."""
+    (tmp_path / "own/augment").mkdir(parents=True)
+    mark = tmp_path / "called"
+    node = f"{{job_logging: {{handlers: {{a: {{'()': os.mkdir, path: {mark}}}}}}}}}"
+    ours = (ROOT / "conf/augment/none.yaml").read_text().replace("\n", "\n  ")
+    (tmp_path / "own/augment/theirs.yaml").write_text(f"# @package _global_\naugment:\n  {ours}\nhydra: {node}\n")
+    typed = ("augment=none,theirs", "model=mlp", "epochs=1", "-m")
+    status, _, err = command("train.py", "--config-dir", str(tmp_path / "own"), *typed)
+    assert status == 1
+    assert "hydra.job_logging.handlers.a.()=os.mkdir: is code outside of" in err
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("target", ["nested_lookahead.runs.typed.named", "torch.nn.functional.torch.sys.modules.clear"])
+def test_what_makes_no_part_of_a_run_is_not_called(command, tmp_path, target):
+    (tmp_path / "own/model").mkdir(parents=True)
+    (tmp_path / "own/model/theirs.yaml").write_text(f"name: theirs\n_target_: {target}\ntarget: evil.anything\n")
+    (tmp_path / "evil.py").write_text("raise SystemExit('called')\n")
+    status, _, err = command("train.py", "--config-dir", str(tmp_path / "own"), "model=theirs")
+    assert status == 1
+    assert re.search(r"is code outside of|lies in", err)
+    assert err.count("\n") == 1
 
 
 def test_all_that_comes_with_the_project_is_known():

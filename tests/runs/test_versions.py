@@ -67,6 +67,9 @@ def test_a_sweep_with_the_other_hydra_says_nothing_that_it_does_not_say_with_thi
     assert "2 runs: 2 completed" in out
     assert "Warning" not in out
     assert len(runs_below(tmp_path)) == 2
+    status, out, err = other(tmp_path, "experiment=noisy_quadratic", "hydra/launcher=list")  # the preset sets the mode
+    assert (status, err) == (0, "")
+    assert out.endswith("60 runs, 60 directories; nothing was trained\n")
     status, out, err = other(tmp_path, "optimizer.kk=3")
     assert (status, err.partition(";")[0]) == (1, "error: optimizer.kk: no such key")
 

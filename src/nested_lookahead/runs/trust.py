@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,16 +13,19 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nested_lookahead.errors import UserError
-from nested_lookahead.runs.typed import TRUSTED, below, home, untrusted
+from nested_lookahead.runs.typed import TRUSTED, below, named, untrusted
+from nested_lookahead.runs.versions import NEWER
 
 CALLED = ("callbacks", "hydra_logging", "job_logging")
 """Parts of the node ``hydra`` whose classes are made in every run."""
 IN_SWEEPS = ("launcher", "sweeper")
-HYDRAS = (*TRUSTED, "hydra", "hydra_plugins", "logging", "colorlog", "optuna")
-"""Packages that such a name may lie in: Hydra, its plugins, what logs, and Optuna's samplers."""
+HYDRAS = (*TRUSTED, "nested_lookahead", "hydra", "hydra_plugins", "logging", "colorlog", "optuna")
+"""Packages whose classes such a name may stand for: Hydra, its plugins, what logs, and Optuna's samplers."""
 STREAMS = ("sys.stdout", "sys.stderr")
-NAMES = ("_target_", "()", "class", "factory")
-"""Keys whose value names what is called: Hydra's, and those of `logging.config`."""
+NAMES = ("_target_", "()", "class", "factory", "queue", "listener")
+"""Keys whose value names what is called: Hydra's, and those of `logging.config`; the last two from Python 3.12 on."""
+LOADS = "_load_configuration" if NEWER else "load_configuration"
+"""Of Hydra's loader: what all else of it calls, and Hydra itself from 1.4 on."""
 
 
 def guard() -> None:
@@ -29,17 +33,19 @@ def guard() -> None:
 
     The one place that every configuration passes through, that of a job in a worker process, too. Once is enough.
     """
-    load: Any = ConfigLoaderImpl.load_configuration
+    load: Any = getattr(ConfigLoaderImpl, LOADS)
     if hasattr(load, "__wrapped__"):
         return
+    called_with = inspect.signature(load)
 
     @functools.wraps(load)
-    def checked(self: Any, config_name: Any, overrides: Any, run_mode: RunMode, *args: Any, **kwargs: Any) -> Any:
-        config = load(self, config_name, overrides, run_mode, *args, **kwargs)
-        check_hydra(config, (*CALLED, *(IN_SWEEPS if run_mode == RunMode.MULTIRUN else ())))
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        config = load(*args, **kwargs)
+        several = called_with.bind(*args, **kwargs).arguments["run_mode"] == RunMode.MULTIRUN
+        check_hydra(config, (*CALLED, *(IN_SWEEPS if several else ())))
         return config
 
-    ConfigLoaderImpl.load_configuration = checked  # type: ignore[method-assign]
+    setattr(ConfigLoaderImpl, LOADS, checked)
 
 
 def check_hydra(config: Any, parts: Iterable[str]) -> None:
@@ -56,10 +62,18 @@ def check_hydra(config: Any, parts: Iterable[str]) -> None:
 
 
 def _is_known(target: str) -> bool:
-    """As `logging.os.system` would, a name can lead through a known module to what lies elsewhere; one that leads
-    nowhere, as of a plugin that is not installed, is Hydra's to speak of."""
-    lies_in = home(target) if below(target, HYDRAS) else "elsewhere"
-    return not lies_in or below(f"{lies_in}.", HYDRAS)
+    """Whether it is one of their classes: a function, such as ``logging.config.fileConfig``, evaluates what it reads.
+
+    As `logging.os.system` would, a name can lead through a known module to what lies elsewhere; one that leads nowhere,
+    as of a plugin that is not installed, is Hydra's to speak of.
+    """
+    if not below(target, HYDRAS):
+        return False
+    try:
+        found = named(target)
+    except ImportError:
+        return True
+    return found is None or (inspect.isclass(found) and below(f"{found.__module__}.", HYDRAS))
 
 
 def _named(path: str, node: Any) -> Iterator[tuple[str, str]]:

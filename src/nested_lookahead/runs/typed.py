@@ -96,14 +96,20 @@ def _holds_tuples(kind: Any) -> bool:
 
 
 TRUSTED = (
-    "nested_lookahead",
+    "nested_lookahead.optim",
+    "nested_lookahead.replica",
+    "nested_lookahead.tasks",
+    "nested_lookahead.training",
     "torch.optim",
     "torch.nn",
     "schedulefree",
     "torchvision.models",
     "torchvision.transforms",
 )
-"""Modules whose functions and classes a configuration may name as a ``_target_``, which is called."""
+"""Modules whose functions and classes a configuration may name as a ``_target_``, which is called.
+
+Of this package's own those that make what trains: elsewhere there is what imports a module by its name.
+"""
 
 
 def check_trusted(node: Any, more: Iterable[str]) -> None:

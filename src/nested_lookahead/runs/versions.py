@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from nested_lookahead.runs.typed import TRUSTED
@@ -30,7 +34,8 @@ def main_settings(arguments: Iterable[str]) -> dict[str, Any]:
         return {"version_base": "1.3"}
     parser = OverridesParser.create()
     typed = [parser.parse_override(text).value() for text in arguments if text.startswith("trust=")]
-    modules = [*TRUSTED, "logging", *(str(one) for value in typed if isinstance(value, list) for one in value)]
+    trusted = [str(one) for value in typed if isinstance(value, list) for one in value]
+    modules = [*TRUSTED, "nested_lookahead", "logging", *trusted]
     return {"execution_whitelist": [f"{module}.*" for module in modules]}
 
 
@@ -40,6 +45,30 @@ def load_plugins() -> None:
     if NEWER:
         importlib.import_module("hydra_plugins.nested_lookahead_sweeps")
         importlib.import_module("hydra_plugins.nested_lookahead_engines").store()
+
+
+def presets_set_the_mode() -> None:
+    """A study is typed without ``-m``, as its preset sets ``hydra.mode``.
+
+    Hydra 1.3 composes everything to find it; 1.4 looks at the command line and at config.yaml alone, and refuses a
+    preset that sets it: there it is found as before.
+    """
+    typed: Any = Hydra.get_mode
+    if not NEWER or hasattr(typed, "__wrapped__"):
+        return
+
+    @functools.wraps(typed)
+    def composed(self: Hydra, config_name: str | None, overrides: list[str], **further: Any) -> Any:
+        mode = typed(self, config_name, overrides, **further)
+        if mode is None and any(text.startswith("experiment=") for text in overrides):
+            with suppress(Exception):  # which composing for the run itself will raise again
+                config = self.compose_config(
+                    config_name, overrides, RunMode.MULTIRUN, False, validate_sweep_overrides=False
+                )
+                mode = config.hydra.mode
+        return mode
+
+    Hydra.get_mode = composed  # type: ignore[method-assign]
 
 
 def register_resolver(name: str, resolver: Callable[..., Any]) -> None:
