@@ -103,12 +103,38 @@ def test_a_job_of_a_sweep_is_looked_at_by_itself(command, tmp_path):
 @pytest.mark.parametrize("target", ["nested_lookahead.runs.typed.named", "torch.nn.functional.torch.sys.modules.clear"])
 def test_what_makes_no_part_of_a_run_is_not_called(command, tmp_path, target):
     (tmp_path / "own/model").mkdir(parents=True)
-    (tmp_path / "own/model/theirs.yaml").write_text(f"name: theirs\n_target_: {target}\ntarget: evil.anything\n")
-    (tmp_path / "evil.py").write_text("raise SystemExit('called')\n")
+    (tmp_path / "own/model/theirs.yaml").write_text(f"name: theirs\n_target_: {target}\n")
     status, _, err = command("train.py", "--config-dir", str(tmp_path / "own"), "model=theirs")
     assert status == 1
     assert re.search(r"is code outside of|lies in", err)
     assert err.count("\n") == 1
+
+
+PRESET = "# @package _global_\n"
+TYPED_ONLY = "error: trust: is set in a file; only who types a command says whom to trust, as trust=[mine]\n"
+
+
+@pytest.mark.parametrize(
+    ("preset", "typed", "said"),
+    [
+        ("trust: [os]", (), TYPED_ONLY),
+        ("trust: [os]", ("trust=[mine]",), None),  # what is typed takes its place
+        ("hydra: {sweeper: {params: {trust: '[os]', seed: '0,1'}}}", ("-m",), TYPED_ONLY),
+        ("hydra: {sweeper: {grids: [{+trust: '[os]', seed: '0,1'}]}}", ("-m",), TYPED_ONLY),
+        ("hydra: {job: {env_set: {CXX: ./theirs}}}", (), "error: hydra.job.env_set: is set in a file; only who types"),
+        ("{}", ("+hydra.job.env_set.MINE=1",), None),
+    ],
+)
+def test_no_file_speaks_for_itself(command, tmp_path, monkeypatch, preset, typed, said):
+    monkeypatch.setenv("MINE", "0")
+    (tmp_path / "own/experiment").mkdir(parents=True)
+    (tmp_path / "own/experiment/theirs.yaml").write_text(f"{PRESET}{preset}\n")
+    own = ("--config-dir", str(tmp_path / "own"), "experiment=theirs", "model=mlp", "epochs=1")
+    status, out, err = command("train.py", *own, "evaluation.train_samples=100", *typed)
+    assert status == (0 if said is None else 1), err
+    assert err.startswith(said or "")
+    if said is not None:
+        assert not (tmp_path / "outputs").exists()
 
 
 def test_all_that_comes_with_the_project_is_known():

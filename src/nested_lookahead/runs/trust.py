@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nested_lookahead.errors import UserError
-from nested_lookahead.runs.typed import TRUSTED, below, named, untrusted
+from nested_lookahead.runs.typed import TRUSTED, below, named, typed_trust, untrusted
 from nested_lookahead.runs.versions import NEWER
 
 CALLED = ("callbacks", "hydra_logging", "job_logging")
@@ -24,6 +24,7 @@ HYDRAS = (*TRUSTED, "nested_lookahead", "hydra", "hydra_plugins", "logging", "co
 STREAMS = ("sys.stdout", "sys.stderr")
 NAMES = ("_target_", "()", "class", "factory", "queue", "listener")
 """Keys whose value names what is called: Hydra's, and those of `logging.config`; the last two from Python 3.12 on."""
+ENVIRONMENT = "hydra.job.env_set"
 LOADS = "_load_configuration" if NEWER else "load_configuration"
 """Of Hydra's loader: what all else of it calls, and Hydra itself from 1.4 on."""
 
@@ -40,12 +41,39 @@ def guard() -> None:
 
     @functools.wraps(load)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        config = load(*args, **kwargs)
-        several = called_with.bind(*args, **kwargs).arguments["run_mode"] == RunMode.MULTIRUN
+        config, given = load(*args, **kwargs), called_with.bind(*args, **kwargs).arguments
+        several = given["run_mode"] == RunMode.MULTIRUN
+        check_typed(config, given["overrides"])
         check_hydra(config, (*CALLED, *(IN_SWEEPS if several else ())))
         return config
 
     setattr(ConfigLoaderImpl, LOADS, checked)
+
+
+def check_typed(config: Any, typed: Sequence[str]) -> None:
+    """What no file may say for itself: whom to trust, and the environment, by which compilers and the like are found.
+
+    Raises:
+        UserError: a file says it.
+    """
+    found = OmegaConf.select(config, "trust")
+    said = [str(one) for one in found] if OmegaConf.is_list(found) else []
+    if not {*said} <= {*typed_trust(typed)} or _sets(_plain(config, "hydra.sweeper"), "trust"):
+        raise UserError("trust: is set in a file; only who types a command says whom to trust, as trust=[mine]")
+    if OmegaConf.select(config, ENVIRONMENT) and not any(text.lstrip("+").startswith(ENVIRONMENT) for text in typed):
+        raise UserError(f"{ENVIRONMENT}: is set in a file; only who types a command sets the environment")
+
+
+def _plain(config: Any, key: str) -> Any:
+    node = OmegaConf.select(config, key)
+    return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+
+
+def _sets(node: Any, key: str) -> bool:
+    """Whether a sweep's grids or arms set a key, at any depth."""
+    if isinstance(node, list):
+        return any(_sets(value, key) for value in node)
+    return isinstance(node, dict) and any(str(name).lstrip("+") == key or _sets(node[name], key) for name in node)
 
 
 def check_hydra(config: Any, parts: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import field, make_dataclass
 from functools import cache, lru_cache
 from typing import Any, get_args, get_origin
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -120,6 +121,13 @@ def check_trusted(node: Any, more: Iterable[str]) -> None:
     for key, target in targets("", node):
         if not below(target, modules):
             raise UserError(untrusted(key, target, more))
+
+
+def typed_trust(arguments: Iterable[str]) -> list[str]:
+    """The modules that a command line names in ``trust=[…]``."""
+    parse = OverridesParser.create().parse_override
+    values = [parse(text).value() for text in arguments if text.lstrip("+").startswith("trust=")]
+    return [str(one) for value in values if isinstance(value, list) for one in value]
 
 
 def untrusted(key: str, target: str, more: Iterable[str]) -> str:

@@ -11,11 +11,10 @@ from typing import Any
 
 import hydra
 from hydra._internal.hydra import Hydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from nested_lookahead.runs.typed import TRUSTED
+from nested_lookahead.runs.typed import TRUSTED, typed_trust
 
 NEWER = "execution_whitelist" in inspect.signature(hydra.main).parameters
 
@@ -32,10 +31,7 @@ def main_settings(arguments: Iterable[str]) -> dict[str, Any]:
     """
     if not NEWER:
         return {"version_base": "1.3"}
-    parser = OverridesParser.create()
-    typed = [parser.parse_override(text).value() for text in arguments if text.startswith("trust=")]
-    trusted = [str(one) for value in typed if isinstance(value, list) for one in value]
-    modules = [*TRUSTED, "nested_lookahead", "logging", *trusted]
+    modules = [*TRUSTED, "nested_lookahead", "logging", *typed_trust(arguments)]
     return {"execution_whitelist": [f"{module}.*" for module in modules]}
 
 
