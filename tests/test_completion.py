@@ -1,5 +1,6 @@
 """Shell completion, which is Hydra's, as bash asks for it."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,10 +37,23 @@ def test_in_a_checkout(line, words):
     assert "@hydra.main" in (ROOT / "train.py").read_text()  # or Hydra 1.4 would not ask it
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "words"), [("python train.py pullback=reset_", {"pullback=reset_inner", "pullback=reset_outer"})]
+)
+def test_in_fish(line, words):
+    if shutil.which("fish") is None:
+        pytest.skip("needs fish")
+    set_up = f"set -x PATH {Path(sys.executable).parent} $PATH; python train.py -sc install=fish | source"
+    script = f"{set_up}; complete -C {line!r}"
+    done = subprocess.run(["fish", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {*done.stdout.split()} == words
+
+
 @pytest.mark.parametrize(
     ("line", "some", "none"),
     [
-        ("nested-lookahead ", "train analyze theory", "optimizer"),
+        ("nested-lookahead ", "train\nanalyze\ntheory", "optimizer"),
         ("nested-lookahead train optimizer=lookahead pullback=re", "pullback=reset", "train"),
         ("nested-lookahead train epo", "epochs=", "train"),
         ("nested-lookahead analyze out", "", "optimizer"),

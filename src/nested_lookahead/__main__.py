@@ -48,7 +48,7 @@ def _complete() -> int:
     """Hydra's shell completion asks the program for words, with the whole line, in which train is none of Hydra's."""
     program, *words = os.environ.get("COMP_LINE", f"{PROGRAM} train ").split(" ")
     if len(words) < 2:
-        print(*MODULES)
+        print(*MODULES, sep="\n")  # as fish wants it
     if len(words) < 2 or words[0] != "train":
         return 0
     os.environ["COMP_LINE"] = " ".join([program, *words[1:]])

@@ -130,7 +130,7 @@ def test_no_file_speaks_for_itself(command, tmp_path, monkeypatch, preset, typed
     (tmp_path / "own/experiment").mkdir(parents=True)
     (tmp_path / "own/experiment/theirs.yaml").write_text(f"{PRESET}{preset}\n")
     own = ("--config-dir", str(tmp_path / "own"), "experiment=theirs", "model=mlp", "epochs=1")
-    status, out, err = command("train.py", *own, "evaluation.train_samples=100", *typed)
+    status, _, err = command("train.py", *own, "evaluation.train_samples=100", *typed)
     assert status == (0 if said is None else 1), err
     assert err.startswith(said or "")
     if said is not None:
