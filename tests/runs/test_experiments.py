@@ -43,7 +43,7 @@ FAIR = {
     "workers/mnist1d_sgd": 336,
     **{f"answer/{path.stem}": 336 for path in (ROOT / "conf/experiment/answer").glob("*_*_*.yaml")},
 }
-FAIR |= {"answer/published_rule": 500, "answer/published_rate": 120, "answer/published_length": 50}
+FAIR |= {"answer/published_rule": 500, "answer/published_rate": 120, "answer/published_length": 100}
 """Fair sweeps, with the runs of their first stage; the last three have nothing to choose."""
 
 
