@@ -95,7 +95,7 @@ TYPED = {WRONG, *(tuple(shlex.split(line)[1:]) for block in BLOCKS for line in b
 def to_list(command_line):
     """What lists a command's runs; None where there is nothing that another test has not listed or typed."""
     script, *arguments = command_line
-    if script != "train.py" or command_line in TYPED or {"--help", "--cfg", "--config-dir"} & {*arguments}:
+    if script != "train.py" or command_line in TYPED or {"--help", "--cfg", "--config-dir", "-sc"} & {*arguments}:
         return None
     if any("sweeper=optuna" in word for word in arguments):  # an extra of its own
         return None

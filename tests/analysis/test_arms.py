@@ -92,7 +92,7 @@ def test_arms_that_a_filter_takes_away_are_not_asked_of(study):
     left = [pair for family in CONTRASTS.values() for pair in family if "nested" not in pair]
     assert list(zip(task.comparisons["group"], task.comparisons["baseline"], strict=True)) == left
     (note,) = filtered(whole, ["seed=" + str(SEEDS[0])]).notes
-    assert note.startswith("--filter leaves")
+    assert note.startswith("a filter leaves")
 
 
 def test_each_family_is_adjusted_for_itself(study):

@@ -138,7 +138,7 @@ def test_a_filter_that_shrinks_what_was_fixed_beforehand_says_so(tmp_path, made)
             plan_of(make_run(tmp_path / "now", "lookahead", seed=seed, k=k), delta=0.3)
     assert ask(tmp_path)[0].notes == ask(tmp_path, "--filter=k=3,5")[0].notes == []  # nothing is left out
     (note,) = ask(tmp_path, "--filter=k=3")[0].notes
-    assert note.startswith("--filter leaves 2 of 4 runs of a study that fixed beforehand what it compares")
+    assert note.startswith("a filter leaves 2 of 4 runs of a study that fixed beforehand what it compares")
     assert ask(made, "--filter=k=3")[0].notes == []  # nothing was fixed
 
 

@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -252,8 +253,9 @@ def test_runs_do_not_share_a_directory(command):
         ("hydra_submitit_launcher", ["hydra/launcher=slurm"], 'Could not detect "srun"'),
     ],
 )
-def test_what_a_launcher_refuses_is_one_line(command, plugin, settings, said):
+def test_what_a_launcher_refuses_is_one_line(command, monkeypatch, plugin, settings, said):
     pytest.importorskip(f"hydra_plugins.{plugin}")
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)  # there is Slurm on some machines
     status, _, err = command("train.py", "-m", *SHORT, "seed=0,1", *settings)
     assert status == 1
     assert err.startswith(f"error: hydra/launcher: {said}")

@@ -43,7 +43,7 @@ def filtered(study: Study, filters: Sequence[str]) -> Study:
     notes = [*study.notes]
     if _planned(study.runs):
         notes.append(
-            f"--filter leaves {len(runs)} of {len(study.runs)} runs of a study that fixed beforehand what it compares: "
+            f"a filter leaves {len(runs)} of {len(study.runs)} runs of a study that fixed beforehand what it compares: "
             "Holm's correction is over what is left to compare, and what decides is the report without it"
         )
     runs, metrics = runs.reset_index(drop=True), study.metrics[kept].reset_index(drop=True)
