@@ -11,6 +11,7 @@ from conftest import ROOT, runs_below
 from test_sweeps import wait_for
 
 from nested_lookahead.runs import files
+from nested_lookahead.runs.progress import SweepProgress
 
 pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
 import optuna  # the extra has it
@@ -24,7 +25,8 @@ def trials(state=None):
     return [trial for trial in study.trials if state is None or trial.state.name == state]
 
 
-def test_the_number_of_trials_is_that_of_all(command):
+def test_the_number_of_trials_is_that_of_all(command, monkeypatch):
+    monkeypatch.setattr(SweepProgress, "interval", 0.01)  # both trials take less than the usual second
     status, out, err = command("train.py", *SEARCH, "hydra.sweeper.n_trials=2")
     assert (status, err) == (0, "")
     assert re.search(r"^search +2/2 runs, best \d\d\.\d\d% \(lr=0\.\d+\)$", out, re.MULTILINE) or "1/2 runs" in out
