@@ -122,6 +122,11 @@ TYPED_ONLY = "error: trust: is set in a file; only who types a command says whom
         ("hydra: {sweeper: {params: {trust: '[os]', seed: '0,1'}}}", ("-m",), TYPED_ONLY),
         ("hydra: {sweeper: {grids: [{+trust: '[os]', seed: '0,1'}]}}", ("-m",), TYPED_ONLY),
         ("hydra: {job: {env_set: {CXX: ./theirs}}}", (), "error: hydra.job.env_set: is set in a file; only who types"),
+        (
+            "hydra: {sweeper: {params: {hydra.job.env_set.CXX: ./theirs, seed: '0,1'}}}",
+            ("-m",),
+            "error: hydra.job.env_set: is set in a file; only who types",
+        ),
         ("{}", ("+hydra.job.env_set.MINE=1",), None),
     ],
 )

@@ -58,9 +58,11 @@ def check_typed(config: Any, typed: Sequence[str]) -> None:
     """
     found = OmegaConf.select(config, "trust")
     said = [str(one) for one in found] if OmegaConf.is_list(found) else []
-    if not {*said} <= {*typed_trust(typed)} or _sets(_plain(config, "hydra.sweeper"), "trust"):
+    for_jobs = _keys(_plain(config, "hydra.sweeper"))
+    if not {*said} <= {*typed_trust(typed)} or "trust" in for_jobs:
         raise UserError("trust: is set in a file; only who types a command says whom to trust, as trust=[mine]")
-    if OmegaConf.select(config, ENVIRONMENT) and not any(text.lstrip("+").startswith(ENVIRONMENT) for text in typed):
+    by_hand = any(text.lstrip("+").startswith(ENVIRONMENT) for text in typed)
+    if (OmegaConf.select(config, ENVIRONMENT) and not by_hand) or any(key.startswith(ENVIRONMENT) for key in for_jobs):
         raise UserError(f"{ENVIRONMENT}: is set in a file; only who types a command sets the environment")
 
 
@@ -69,11 +71,13 @@ def _plain(config: Any, key: str) -> Any:
     return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
 
 
-def _sets(node: Any, key: str) -> bool:
-    """Whether a sweep's grids or arms set a key, at any depth."""
+def _keys(node: Any) -> set[str]:
+    """All that a sweep's parameters, grids or arms set, at any depth."""
     if isinstance(node, list):
-        return any(_sets(value, key) for value in node)
-    return isinstance(node, dict) and any(str(name).lstrip("+") == key or _sets(node[name], key) for name in node)
+        return {key for value in node for key in _keys(value)}
+    if not isinstance(node, dict):
+        return set()
+    return {str(name).lstrip("+") for name in node} | {key for value in node.values() for key in _keys(value)}
 
 
 def check_hydra(config: Any, parts: Iterable[str]) -> None:
