@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import hydra
@@ -9,7 +10,16 @@ from omegaconf import DictConfig
 
 from nested_lookahead.command import CONF, hydra_arguments, run_command
 from nested_lookahead.runs import job, schema, trust
-from nested_lookahead.runs.versions import load_plugins, main_settings, presets_set_the_mode
+from nested_lookahead.runs.versions import NEWER, main_settings, presets_set_the_mode
+
+
+def load_plugins() -> None:
+    """Before Hydra 1.4 hands a worker process what the sweep has stored: loaded later, they would store their own
+    defaults over it, and it holds a job's launcher and sweeper against the sweep's. Hydra 1.3 compares nothing."""
+    if NEWER:
+        importlib.import_module("hydra_plugins.nested_lookahead_sweeps")
+        importlib.import_module("hydra_plugins.nested_lookahead_engines").store()
+
 
 schema.register()
 load_plugins()

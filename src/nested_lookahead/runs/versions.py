@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -33,14 +32,6 @@ def main_settings(arguments: Iterable[str]) -> dict[str, Any]:
         return {"version_base": "1.3"}
     modules = [*TRUSTED, "nested_lookahead", "logging", *typed_trust(arguments)]
     return {"execution_whitelist": [f"{module}.*" for module in modules]}
-
-
-def load_plugins() -> None:
-    """Before Hydra 1.4 hands a worker process what the sweep has stored: loaded later, they would store their own
-    defaults over it, and it holds a job's launcher and sweeper against the sweep's. Hydra 1.3 compares nothing."""
-    if NEWER:
-        importlib.import_module("hydra_plugins.nested_lookahead_sweeps")
-        importlib.import_module("hydra_plugins.nested_lookahead_engines").store()
 
 
 def presets_set_the_mode() -> None:
