@@ -56,19 +56,18 @@ def check_typed(config: Any, typed: Sequence[str]) -> None:
     Raises:
         UserError: a file says it.
     """
-    found = OmegaConf.select(config, "trust")
-    said = [str(one) for one in found] if OmegaConf.is_list(found) else []
-    for_jobs = _keys(_plain(config, "hydra.sweeper"))
-    if not {*said} <= {*typed_trust(typed)} or "trust" in for_jobs:
+    sweeper = OmegaConf.select(config, "hydra.sweeper")
+    for_jobs = _keys(OmegaConf.to_container(sweeper, resolve=False)) if OmegaConf.is_config(sweeper) else set()
+    if not {*_trusted(config)} <= {*typed_trust(typed)} or "trust" in for_jobs:
         raise UserError("trust: is set in a file; only who types a command says whom to trust, as trust=[mine]")
     by_hand = any(text.lstrip("+").startswith(ENVIRONMENT) for text in typed)
     if (OmegaConf.select(config, ENVIRONMENT) and not by_hand) or any(key.startswith(ENVIRONMENT) for key in for_jobs):
         raise UserError(f"{ENVIRONMENT}: is set in a file; only who types a command sets the environment")
 
 
-def _plain(config: Any, key: str) -> Any:
-    node = OmegaConf.select(config, key)
-    return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+def _trusted(config: Any) -> tuple[str, ...]:
+    found = OmegaConf.select(config, "trust")
+    return tuple(map(str, found)) if OmegaConf.is_list(found) else ()
 
 
 def _keys(node: Any) -> set[str]:
@@ -85,8 +84,7 @@ def check_hydra(config: Any, parts: Iterable[str]) -> None:
     UserError: in one of these parts of ``hydra`` something is called that lies neither in `HYDRAS` nor in a module that
         the configuration trusts.
     """
-    trusted = OmegaConf.select(config, "trust")
-    more = tuple(map(str, trusted)) if OmegaConf.is_list(trusted) else ()
+    more = _trusted(config)
     for part in parts:
         for key, target in _named(f"hydra.{part}", OmegaConf.select(config, f"hydra.{part}")):
             if not below(target, more) and target not in STREAMS and not _is_known(target):
