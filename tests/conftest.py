@@ -7,6 +7,7 @@ import logging
 import os
 import pty
 import signal
+import socket
 import struct
 import sys
 import termios
@@ -18,6 +19,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]  # conftest, made_data; train.py, analyze.py
+
+
+def free_port():
+    """Of this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def runs_below(path):

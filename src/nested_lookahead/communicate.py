@@ -13,6 +13,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# The first optimizer imports this, and its functions take the process group of that moment for their default: the group
+# would outlive destroy_process_group(), and abort the process at its end ("terminate called without an active
+# exception") in half of all cases. Imported before there is a group, it keeps none.
+import torch.distributed.nn.functional
 from torch import Tensor
 
 from nested_lookahead.optim import MultilayerLookahead

@@ -1,11 +1,10 @@
 """DistributedDataParallel on two gloo processes equals one process on the whole batch."""
 
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from conftest import free_port
 from torch import nn
 
 from nested_lookahead import NestedLookahead
@@ -30,10 +29,7 @@ def train(model, optimizer, share):
 
 
 def on_two_processes(work, file):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(work, args=(port, file), nprocs=2)
+    mp.spawn(work, args=(free_port(), file), nprocs=2)
 
 
 def worker(rank, port, file):

@@ -4,13 +4,14 @@ import copy
 import functools
 import os
 import re
-import socket
+import subprocess
+import sys
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import ROOT
+from conftest import ROOT, free_port
 
 from nested_lookahead import Lookahead, MultilayerLookahead, NestedLookahead
 from nested_lookahead.communicate import Group, bytes_per_step
@@ -160,10 +161,7 @@ def periods(layers):
 def ended(tmp_path_factory):
     """What each of the four workers found."""
     folder = tmp_path_factory.mktemp("workers")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(worker, args=(port, str(folder)), nprocs=WORKERS)
+    mp.spawn(worker, args=(free_port(), str(folder)), nprocs=WORKERS)
     return folder, [torch.load(folder / f"found.{rank}", weights_only=True) for rank in range(WORKERS)]
 
 
@@ -206,13 +204,39 @@ def test_a_worker_that_dies_is_named_as_the_cause(ended):
 def test_the_example_runs(tmp_path, monkeypatch, capsys):
     """As one worker, in this process: ``torchrun`` starts several."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/workers.md").read_text(), flags=re.DOTALL)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
-        monkeypatch.setenv(name, str(value))
+    for name, value in only_process().items():
+        monkeypatch.setenv(name, value)
     exec(compile(code, "workers.py", "exec"), {})
     assert capsys.readouterr().out == "[1.0, 1.0, 1.0] (0.0, 0.0)\n"
+
+
+def only_process():
+    """What ``torchrun`` says to the only process that it starts."""
+    names = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    return {"TORCHELASTIC_RUN_ID": "none", **{name: str(value) for name, value in names.items()}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "joined",
+    [
+        "import nested_lookahead.communicate; dist.init_process_group('gloo')",
+        "from nested_lookahead.training.processes import Processes; Processes.join(); atexit._clear()",
+    ],
+    ids=["a loop of one's own", "a run"],
+)
+def test_nothing_keeps_a_process_group_that_was_destroyed(joined):
+    """A group that lives on aborts the process at its end, in half of all cases."""
+    script = f"""
+import atexit, sys, torch, torch.distributed as dist
+{joined}
+group = dist.group.WORLD
+torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+dist.destroy_process_group()
+print(sys.getrefcount(group) - 1)  # but for the one that asks
+"""
+    environment = {**os.environ, **only_process()}
+    assert subprocess.check_output([sys.executable, "-c", script], env=environment, text=True) == "1\n"
 
 
 def halved(below, slow):

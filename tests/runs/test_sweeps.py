@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, metrics_less_seconds, runs_below, seen_in_a_terminal
+from conftest import ROOT, free_port, metrics_less_seconds, runs_below, seen_in_a_terminal
 
 from nested_lookahead.command import hydra_arguments
 from nested_lookahead.errors import Busy, Interrupted, UserError
@@ -685,10 +685,7 @@ def assert_close(folder, reference):
 def test_two_nodes_train_as_one_process(tmp_path, command):
     """As docs/sweeps.md has it, both on this machine: 201 samples in batches of 41, of which the parts differ in size,
     in the last batch as in the others."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        place = f"127.0.0.1:{found.getsockname()[1]}"
-    rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint={place}", "--rdzv-id=two"]
+    rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=two"]
     node = [*TORCHRUN[:3], "--nnodes=2", "--nproc-per-node=1", *rendezvous, ROOT / "train.py", *MLP]
     nodes = [subprocess.Popen(node, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
     text = "".join(process.communicate()[0].decode() for process in nodes)

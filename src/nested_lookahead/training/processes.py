@@ -40,6 +40,8 @@ class Processes:
             return cls()
         import torch.distributed as dist
 
+        import nested_lookahead.communicate  # noqa: F401  before there is a process group: see there
+
         if not dist.is_initialized():
             dist.init_process_group()  # gloo for tensors on the CPU, NCCL on CUDA
             atexit.register(dist.destroy_process_group)
