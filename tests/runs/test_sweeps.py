@@ -741,6 +741,40 @@ def test_workers_go_on_with_another_number_of_processes(tmp_path, command):
     assert_close("outputs", "one")
 
 
+ENDS_THE_SECOND_PROCESS = """
+import os, signal, torch
+class Bad(torch.optim.SGD):
+    steps = 0
+    def step(self, closure=None):
+        self.steps += 1
+        if self.steps == 12 and os.environ["RANK"] == "1" and not os.path.exists("ended"):
+            open("ended", "w").close()
+            {how}
+        return super().step(closure)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("raise ValueError('of the second alone')", "  ValueError: of the second alone\n"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "traceback : Signal 9 (SIGKILL)"),
+    ],
+    ids=["error", "killed"],
+)
+def test_what_ends_one_of_several_processes_is_told_and_the_run_goes_on(tmp_path, monkeypatch, how, why):
+    (tmp_path / "mine.py").write_text(ENDS_THE_SECOND_PROCESS.format(how=how))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    typed = (*MLP, "optimizer.inner={_target_: mine.Bad}", "trust=[mine]")
+    assert torchrun(tmp_path, *typed).wait() != 0
+    text = printed(tmp_path)
+    assert "error: one of the 2 processes has ended, or did not answer for 10 minutes; the same command goes on" in text
+    assert why in text
+    assert torchrun(tmp_path, *typed).wait() == 0
+    assert "resumed after step 10" in printed(tmp_path)
+
+
 @pytest.mark.slow
 def test_a_mistake_is_told_once_by_several_processes(tmp_path):
     assert torchrun(tmp_path, *MLP, "lr=-1").wait() != 0

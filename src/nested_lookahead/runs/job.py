@@ -26,8 +26,8 @@ from nested_lookahead.runs.progress import ProgressBar, closing_text, evaluation
 from nested_lookahead.runs.provenance import environment
 from nested_lookahead.runs.schema import Config, resolve
 from nested_lookahead.runs.scores import objective, scores
-from nested_lookahead.runs.signals import Signals, ending_the_job_alone
-from nested_lookahead.training.processes import Processes, first_process, under_torchrun
+from nested_lookahead.runs.signals import Signals, end_undisturbed, ending_the_job_alone
+from nested_lookahead.training.processes import PATIENCE, Processes, first_process, under_torchrun
 
 if TYPE_CHECKING:
     from nested_lookahead.tasks.objectives import Objective
@@ -104,15 +104,21 @@ class Job:
                     return finished
                 import_what_trains()
                 return self._train()
-            except UserError:
-                raise
             except Exception as error:
+                if self.processes.count > 1:
+                    end_undisturbed()  # by torchrun, which ends all once one has ended
+                    self.processes.tell_torchrun(error)
+                if isinstance(error, UserError):
+                    raise
                 if disk_is_full(error):
                     raise JobError(error) from error  # it would fail the other jobs of a sweep, too
                 self.directory.fail(error, self.plain, self.choices)
                 with suppress(OSError):  # the error may be the disk's
                     log.exception("the run failed")
                 what = one_line(f"{type(error).__name__}: {error}")
+                if self.processes.lost_one(error):
+                    lost = f"one of the {self.processes.count} processes has ended, or did not answer for"
+                    what = f"{lost} {PATIENCE.seconds // 60} minutes; the same command goes on from the last checkpoint: {what}"
                 raise RunFailed(f"{what} (traceback in {self.directory.path / files.LOG})") from error
 
     def enter(self, stack: ExitStack) -> float | None:

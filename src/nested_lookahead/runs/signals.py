@@ -97,6 +97,12 @@ def ending_the_job_alone() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+def end_undisturbed() -> None:
+    """Ignore SIGTERM from here on, in a process that is about to end by itself, and has to say why."""
+    with suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 @contextmanager
 def stopping_workers(paths: Sequence[Path]) -> Iterator[None]:
     """Pass SIGINT and SIGTERM on to this process's workers, and leave when their runs are saved.

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
+import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from nested_lookahead.errors import UserError
 
 if TYPE_CHECKING:  # a run that is over is skipped without waiting for torch
     import torch
     from torch import Tensor, nn
 
 T = TypeVar("T")
+
+PATIENCE = timedelta(minutes=10)
+"""How long one process waits for another: PyTorch's default for NCCL, where gloo's is half an hour."""
 
 
 def under_torchrun() -> bool:
@@ -43,7 +52,7 @@ class Processes:
         import nested_lookahead.communicate  # noqa: F401  before there is a process group: see there
 
         if not dist.is_initialized():
-            dist.init_process_group()  # gloo for tensors on the CPU, NCCL on CUDA
+            dist.init_process_group(timeout=PATIENCE)  # gloo for tensors on the CPU, NCCL on CUDA
             atexit.register(dist.destroy_process_group)
         return cls(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
 
@@ -134,7 +143,7 @@ class Processes:
         """This process and its neighbours, so many, as `torch.distributed` has them; all must ask alike."""
         import torch.distributed as dist
 
-        return dist.new_subgroups(size)[0] if size < self.count else dist.group.WORLD
+        return dist.new_subgroups(size, timeout=PATIENCE)[0] if size < self.count else dist.group.WORLD
 
     def wait(self) -> None:
         """Until all are here."""
@@ -142,6 +151,28 @@ class Processes:
             import torch.distributed as dist
 
             dist.barrier()
+
+    def lost_one(self, error: BaseException | None) -> bool:
+        """Whether an error is that another process has died or does not answer."""
+        if self.count == 1 or error is None:
+            return False
+        import torch.distributed as dist
+
+        of_gloo = isinstance(error, RuntimeError) and "gloo/" in str(error)  # which names the place in its code
+        return of_gloo or isinstance(error, dist.DistError) or self.lost_one(error.__cause__)
+
+    def tell_torchrun(self, error: Exception) -> None:
+        """Let ``torchrun`` say in its last words what befell this process, of which the first alone speaks by itself.
+
+        In the file that ``torch.distributed.elastic.multiprocessing.errors.ErrorHandler`` writes, with the traceback of
+        the exception that is being handled, where the user is not to put it right.
+        """
+        file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+        if file is None or self.lost_one(error):  # the cause is another's to tell
+            return
+        text = str(error) if isinstance(error, UserError) else traceback.format_exc()
+        with open(file, "w", encoding="utf-8") as told:
+            json.dump({"message": {"message": text, "extraInfo": {"timestamp": str(int(time.time()))}}}, told)
 
 
 ALONE = Processes()
