@@ -118,7 +118,8 @@ class Job:
                 what = one_line(f"{type(error).__name__}: {error}")
                 if self.processes.lost_one(error):
                     lost = f"one of the {self.processes.count} processes has ended, or did not answer for"
-                    what = f"{lost} {PATIENCE.seconds // 60} minutes; the same command goes on from the last checkpoint: {what}"
+                    advice = "the same command goes on from the last checkpoint"
+                    what = f"{lost} {PATIENCE.seconds // 60} minutes; {advice}: {what}"
                 raise RunFailed(f"{what} (traceback in {self.directory.path / files.LOG})") from error
 
     def enter(self, stack: ExitStack) -> float | None:
