@@ -37,7 +37,7 @@ class FairSweeper(RunSweeper):
 
     Args:
         params: keys with values, or ranges, that all arms have.
-        arms: by their names, what each has besides; see `fair.Arm`.
+        arms: by their names, what each has besides; see `fair.Arm`. None leaves one out that a preset has.
         final_params: what the final runs have besides, such as a denser evaluation.
         until: the last stage to make: tuning, finalists or final.
         primary, secondary: pairs of arms to compare, ``nested - lookahead``; by default each arm with the first.
@@ -60,7 +60,7 @@ class FairSweeper(RunSweeper):
         sobol_seed: int = 0,
     ) -> None:
         super().__init__(max_batch_size=None, params=dict(params or {}))
-        self.named = dict(arms or {})
+        self.named = {name: settings for name, settings in (arms or {}).items() if settings is not None}
         for name, value in (("trials", trials), ("finalists", finalists)):
             if type(value) is not int or value < 1:
                 raise UserError(f"hydra.sweeper.{name}={value}: must be an integer >= 1")
