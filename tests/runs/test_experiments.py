@@ -41,6 +41,7 @@ RUNS = {
 FAIR = {
     "fair": 48,
     "workers/mnist1d_sgd": 336,
+    "answer/tunings": 96,
     **{f"answer/{path.stem}": 336 for path in (ROOT / "conf/experiment/answer").glob("*_*_*.yaml")},
 }
 FAIR |= {"answer/published_rule": 500, "answer/published_rate": 120, "answer/published_length": 100}
@@ -59,6 +60,7 @@ def test_all_presets_are_tried():
     [
         "fair",
         *(f"answer/{cell}" for cell in ("mnist1d_sgd_constant", "fashion_adamw_cosine", "language_adamw_cosine")),
+        "answer/tunings",
         "answer/published_rate",
         "answer/published_length",
         "workers/mnist1d_sgd",
