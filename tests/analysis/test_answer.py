@@ -8,8 +8,9 @@ from scipy.stats import ttest_ind
 
 from nested_lookahead.analysis import tables, tails
 from nested_lookahead.analysis.asked import gathered
-from nested_lookahead.analysis.cells import study_name
+from nested_lookahead.analysis.cells import questions, study_name
 from nested_lookahead.analysis.differences import by_seed
+from nested_lookahead.analysis.primary import primary
 from nested_lookahead.analysis.report import Request, write
 from nested_lookahead.analysis.task import tasks
 
@@ -86,3 +87,13 @@ def repeated(path):
 def test_a_repeated_cell_is_said_as_both_archives_have_it(path):
     section = re.search(r"^## Two cells again.*?(?=^## )", PAGE, flags=re.DOTALL | re.MULTILINE)[0]
     assert "\n".join(repeated(path)) in section
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_a_cell_tuned_again_and_again_is_said_as_its_archives_have_it(schedule):
+    archives = sorted((ROOT / "docs/answer/tunings").glob(f"{schedule}_*.tar.xz"))
+    found = [*tasks(gathered(archives), "fast", "test")]
+    section = re.search(r"^## What of a cell is tuning.*?(?=^## )", PAGE, flags=re.DOTALL | re.MULTILINE)[0]
+    assert len(found) == 6
+    assert tables.to_markdown(primary(found, questions(found))).strip() in section
