@@ -8,6 +8,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -171,8 +172,9 @@ class Processes:
         if file is None or self.lost_one(error):  # the cause is another's to tell
             return
         text = str(error) if isinstance(error, UserError) else traceback.format_exc()
-        with open(file, "w", encoding="utf-8") as told:
-            json.dump({"message": {"message": text, "extraInfo": {"timestamp": str(int(time.time()))}}}, told)
+        message = {"message": text, "extraInfo": {"timestamp": str(int(time.time()))}}
+        with suppress(OSError), open(file, "w", encoding="utf-8") as told:  # the error may be the disk's
+            json.dump({"message": message}, told)
 
 
 ALONE = Processes()
